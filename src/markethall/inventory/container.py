@@ -106,10 +106,6 @@ def _file_storage(settings: InventorySettings, tools: ContextTools) -> MediaStor
     return DirectoryStorage(directory.expanduser())
 
 
-def _image_sources(settings: InventorySettings) -> GuardedHttpClient:
-    return GuardedHttpClient([ip_network(network) for network in settings.import_image_networks])
-
-
 def _row_images(
     settings: InventorySettings, image_sources: OutboundHttp, media: MediaLibrary
 ) -> RowImages:
@@ -206,7 +202,10 @@ class InventoryContainer(ContextContainer):
     )
     media_garbage = singleton(MediaGarbageJob, database, media_storage, clock)
 
-    image_sources: providers.Singleton[OutboundHttp] = singleton(_image_sources, settings)
+    image_sources: providers.Singleton[OutboundHttp] = singleton(
+        lambda settings: GuardedHttpClient(list(map(ip_network, settings.import_image_networks))),
+        settings,
+    )
     row_images = singleton(_row_images, settings, image_sources, media)
     read_models = singleton(ReadModels, product_cache, search_index)
     import_worker = singleton(

@@ -42,17 +42,16 @@ def describe_routes(settings: Settings) -> list[Route]:
 
 def _call_routes(settings: Settings) -> list[Route]:
     return [
-        Route(caller, target, "calls", _call_transport(settings, caller, target))
+        Route(
+            caller,
+            target,
+            "calls",
+            "in process" if {caller, target} <= settings.contexts else "over HTTP",
+        )
         for target, methods in topology().allowed_calls.items()
         for caller in sorted(frozenset().union(*methods.values()))
         if {caller, target} & settings.contexts
     ]
-
-
-def _call_transport(settings: Settings, caller: str, target: str) -> str:
-    if {caller, target} <= settings.contexts:
-        return "in process"
-    return "over HTTP"
 
 
 def _event_routes(settings: Settings) -> list[Route]:

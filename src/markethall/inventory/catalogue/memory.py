@@ -270,7 +270,9 @@ class MemoryProductStore(MemoryFamilyStore, ABC):
         return FamilySummary(
             product_count=len(members),
             available=sum(self._available(product.product_id, now) for product in members),
-            first=_first_member(members[0]),
+            first=FirstMember(
+                **{field.name: getattr(members[0], field.name) for field in fields(FirstMember)}
+            ),
             name_limits=(names[0], names[-1]),
             images=next((product.images for product in members if product.images), ()),
             options=_option_values(members),
@@ -346,12 +348,6 @@ def _is_same(node: Category, other: Category) -> bool:
 
 def _has_same_place(node: Category, other: Category) -> bool:
     return node.parent == other.parent and node.node.label_key == other.node.label_key
-
-
-def _first_member(product: Product) -> FirstMember:
-    return FirstMember(
-        **{field.name: getattr(product, field.name) for field in fields(FirstMember)}
-    )
 
 
 def _option_values(members: Iterable[Product]) -> Sequence[OptionValuesView]:

@@ -273,7 +273,7 @@ class FamilyLookup:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        found = _parse_id(text)
+        found = UUID(text) if _UUID_PATTERN.fullmatch(text) else None
         return cls(text, label_key(text), found, found or product_id_of_slug(text))
 
 
@@ -316,10 +316,6 @@ class FamilyNames:
     def planned_labels(self, used: Collection[str | None]) -> Sequence[str]:
         """Return the planned labels among `used`, sorted by `label_key`."""
         return [label for _, label in sorted(self.planned.items()) if label in used]
-
-
-def _parse_id(text: str) -> UUID | None:
-    return UUID(text) if _UUID_PATTERN.fullmatch(text) else None
 
 
 def candidates_of(labels: Iterable[str]) -> Sequence[str]:

@@ -114,13 +114,11 @@ def respell_options(current: Mapping[str, str], options: Mapping[str, str]) -> M
     """Keep the current spelling of equal names, and of values with the same `spelling_key`."""
     respelled = respell_names(current, options)
     return {
-        name: current[name] if _looks_same(current.get(name), value) else value
+        name: current[name]
+        if name in current and spelling_key(current[name]) == spelling_key(value)
+        else value
         for name, value in respelled.items()
     }
-
-
-def _looks_same(current: str | None, value: str) -> bool:
-    return current is not None and spelling_key(current) == spelling_key(value)
 
 
 def option_keys(options: Mapping[str, str]) -> Mapping[str, str]:

@@ -333,11 +333,7 @@ def _products_of_page(page: "sa.CTE") -> "sa.ScalarSelect[str]":
     )
 
 
-def _get_family() -> Statement:
-    page = _named_page()
-    return Statement(
-        summarize_families(page, page.c.label, _products_of_page(page).label("products"))
-    )
-
-
-GET_FAMILY: Final = _get_family()
+_page: Final = _named_page()
+GET_FAMILY: Final = Statement(
+    summarize_families(_page, _page.c.label, _products_of_page(_page).label("products"))
+)

@@ -101,7 +101,7 @@ def product_to_row(product: Product) -> dict[str, Any]:
         "option_keys": _dump_mapping(option_keys(product.options)),
         "attributes": _dump_mapping(product.attributes),
         "attribute_keys": _dump_mapping(attribute_keys(product.attributes)),
-        "prices": _dump_prices(product.prices),
+        "prices": json.dumps([price.model_dump(mode="json") for price in product.prices]),
         "translations": _dump_mapping(
             {language: texts.model_dump() for language, texts in product.translations.items()}
         ),
@@ -116,10 +116,6 @@ def product_to_row(product: Product) -> dict[str, Any]:
 def _dump_mapping(values: Mapping[str, Any]) -> str:
     # most mappings are empty; skipping json.dumps for them makes imports faster
     return json.dumps(dict(values)) if values else "{}"
-
-
-def _dump_prices(prices: Sequence[AdditionalPriceView]) -> str:
-    return json.dumps([price.model_dump(mode="json") for price in prices]) if prices else "[]"
 
 
 def product_from_row(row: "Record") -> Product:

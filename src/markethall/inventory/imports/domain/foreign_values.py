@@ -159,7 +159,7 @@ _DATE: Final = re.compile(
 )
 _END_OF_DAY: Final = ("23:59", ":59")
 # the category that WooCommerce assigns to products without a category
-_NO_CATEGORY: Final = frozenset({"uncategorized", "unkategorisiert"})
+_NO_CATEGORY: Final = (["uncategorized"], ["unkategorisiert"])
 
 
 def split_list(text: str) -> list[str]:
@@ -223,16 +223,14 @@ def choose_category(text: str) -> tuple[str | None, Sequence[str]]:
     A product has one category. Of several paths with the same depth, the first one is used. The
     paths of its parents do not count as dropped.
     """
-    paths = [path for part in split_list(text) if not _is_no_category(path := split_path(part))]
+    paths = [
+        path for part in split_list(text) if _keys(path := split_path(part)) not in _NO_CATEGORY
+    ]
     if not paths:
         return None, ()
     chosen = max(paths, key=len)
     others = [path for path in paths if _keys(chosen[: len(path)]) != _keys(path)]
     return join_path(chosen), tuple(join_path(path) for path in others)
-
-
-def _is_no_category(path: Sequence[str]) -> bool:
-    return len(path) == 1 and label_key(path[0]) in _NO_CATEGORY
 
 
 def _keys(path: Iterable[str]) -> list[str]:

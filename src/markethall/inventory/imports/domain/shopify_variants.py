@@ -197,7 +197,10 @@ class VariantReader:
         if self._header.has("tracker"):
             values["track_inventory"] = bool(cells["tracker"])
         if policy := cells.get("policy"):
-            values["inventory_policy"] = _inventory_policy(policy)
+            may_continue = policy.casefold() in {"continue", "true", "yes"}
+            values["inventory_policy"] = (
+                InventoryPolicy.CONTINUE if may_continue else InventoryPolicy.DENY
+            )
         if price := cells.get("price"):
             amount = self._parse_amount("price", price)
             values["price"] = {"amount": amount, "currency": self._currency}
@@ -268,11 +271,6 @@ def is_variant(cells: CellsByColumn) -> bool:
 
 def _sku(cells: CellsByColumn) -> str:
     return _strip_apostrophe(cells.get("sku", ""))
-
-
-def _inventory_policy(text: str) -> str:
-    may_continue = text.casefold() in {"continue", "true", "yes"}
-    return InventoryPolicy.CONTINUE if may_continue else InventoryPolicy.DENY
 
 
 def _status(first: CellsByColumn) -> str:

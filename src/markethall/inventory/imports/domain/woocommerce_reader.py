@@ -211,7 +211,8 @@ class WooCommerceReader:
 
     def _read_variable(self, row: WooRow) -> RowResult:
         """Return the row of the family. Report errors in the values that its variations share."""
-        indexed = self._find_indexed(row)
+        found = (self._products.get(reference) for reference in row.references)
+        indexed = next((product for product in found if product), None)
         if indexed and indexed.line != row.line:
             message = f"line {indexed.line} has the same product"
             row.fail("id" if row.id else "sku", "duplicate_product", message)
@@ -233,10 +234,6 @@ class WooCommerceReader:
             warnings=tuple(row.warnings),
             woo=WooReferences(sibling_sku_keys=siblings),
         )
-
-    def _find_indexed(self, row: WooRow) -> VariableProduct | None:
-        found = (self._products.get(reference) for reference in row.references)
-        return next((product for product in found if product), None)
 
     def _read_variation(self, row: WooRow) -> RowResult:
         if not row.get("parent"):

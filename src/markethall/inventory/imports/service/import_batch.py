@@ -177,7 +177,9 @@ class BatchChanges:
             self.changed_products[product.product_id] = product
             self.changed_fields.update(changed)
         if self.job.dry_run:
-            self._note_changes(row.line, changed, before, product)
+            for name in sorted(changed):
+                message = f"{format_field(before, name)} -> {format_field(product, name)}"
+                self.noted_changes.append(RowChange(row.line, name, "changed", message))
         recounted = self._record_count(row, product)
         return RowOutcome.UPDATED if changed or recounted else RowOutcome.UNCHANGED
 
@@ -185,13 +187,6 @@ class BatchChanges:
         self.lookup.add(row, product)
         if product.family is not None:
             self.family_by_id[product.product_id] = product.family
-
-    def _note_changes(
-        self, line: int, names: Iterable[str], before: Product, after: Product
-    ) -> None:
-        for name in sorted(names):
-            message = f"{format_field(before, name)} -> {format_field(after, name)}"
-            self.noted_changes.append(RowChange(line, name, "changed", message))
 
     def _sets_stock_of(self, product: Product) -> bool:
         """Tell whether the import sets the stock of the product.

@@ -161,8 +161,9 @@ class SqlImportStore(SqlUnitOfWork):
         rows = await self._connection.fetch_all(
             statements.GET_STOCK_FOR_UPDATE, product_ids=list(product_ids)
         )
+        names = ("product_id", "warehouse_id", "on_hand", "reserved", "backorder")
         return {
-            row["product_id"]: _stock_from_row(row)
+            row["product_id"]: Stock(**{name: row[name] for name in names})
             for row in rows
             if row["warehouse_id"] == MAIN_WAREHOUSE
         }
@@ -186,11 +187,6 @@ class SqlImportStore(SqlUnitOfWork):
         except asyncpg.UniqueViolationError:
             return False
         return added == len(new_products)
-
-
-def _stock_from_row(row: "Record") -> Stock:
-    names = ("product_id", "warehouse_id", "on_hand", "reserved", "backorder")
-    return Stock(**{name: row[name] for name in names})
 
 
 # the fields of a job that have a column of the same name

@@ -195,7 +195,9 @@ class InventoryService:
             reservation = locked[command.reservation_id]
             merged = locked[command.merged_reservation_id]
             if merged.status not in {ReservationStatus.RELEASED, ReservationStatus.CONSUMED}:
-                _check_same_order(reservation, merged)
+                is_same = reservation.reservation_id == merged.reservation_id
+                if is_same or reservation.order_id != merged.order_id:
+                    raise reservation_closed_error(merged.reservation_id, merged.status)
                 reservation.merge(merged)
                 # The merged reservation is saved first. Its lines are counted only at commit. By
                 # then, the inserted lines of the other reservation have locked all stock rows in
@@ -268,13 +270,6 @@ class InventoryService:
         """Invalidate the cached products and return the view. Call it after the commit."""
         self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
         return reservation.to_view(self._clock())
-
-
-def _check_same_order(reservation: Reservation, merged: Reservation) -> None:
-    """Raises ReservationClosed if both are one reservation, or are of different orders."""
-    is_same = reservation.reservation_id == merged.reservation_id
-    if is_same or reservation.order_id != merged.order_id:
-        raise reservation_closed_error(merged.reservation_id, merged.status)
 
 
 def _untracked_supply(sale: StockChange) -> StockChange:
