@@ -262,7 +262,9 @@ def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...
     A candidate may differ from the word by one edit, or by two if the word has six or more letters.
     An edit inserts, deletes or replaces a letter, or swaps two adjacent letters.
     """
-    allowed = _max_edits(word)
+    allowed = 1 if len(word) < _MIN_LENGTH_FOR_TWO_EDITS else MAX_EDIT_DISTANCE
+    if len(word) < MIN_CORRECTABLE_LENGTH:
+        allowed = 0
     rated = sorted((edit_distance(word, candidate), candidate) for candidate in candidates)
     return tuple(candidate for count, candidate in rated if count <= allowed)[:_MAX_SUGGESTIONS]
 
@@ -284,9 +286,3 @@ def edit_distance(a: str, b: str) -> int:
                 cost = min(cost, row_before_previous[j - 2] + 1)
             row.append(cost)
     return row[-1]
-
-
-def _max_edits(word: str) -> int:
-    if len(word) < MIN_CORRECTABLE_LENGTH:
-        return 0
-    return 1 if len(word) < _MIN_LENGTH_FOR_TWO_EDITS else MAX_EDIT_DISTANCE

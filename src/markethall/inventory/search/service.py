@@ -111,8 +111,7 @@ class ProductListQueries:
         if query.status == ProductStatus.ACTIVE:
             key = query.model_dump_json(exclude_defaults=True)
             return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
-        rendered = await load()
-        return RenderedResponse(rendered.body, rendered.etag, is_public=False)
+        return replace(await load(), is_public=False)
 
     async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
         """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""

@@ -132,11 +132,6 @@ class StockChange(OfStockRow):
         return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
 
 
-def total_available(levels: Iterable[Stock]) -> int:
-    """Sum up the available units of all warehouses."""
-    return sum(level.available for level in levels)
-
-
 def check_adjustment(command: Adjustment) -> None:
     """Raises ValidationFailed."""
     if (command.delta is None) == (command.counted is None):

@@ -22,6 +22,7 @@ from markethall.inventory.contract import ProductNotFound
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
@@ -99,7 +100,11 @@ class CatalogueService:
                 await store.ensure_main_stock_row(product.product_id)
                 view = product.to_view(product.effective_backorder_limit, product.created_at)
             else:
-                view = await self._get_created_by_same_command(store, product)
+                # an earlier attempt of this command has created the product with this id; if there
+                # is none, another product has the SKU
+                view = await _get_view(
+                    store, product.product_id, self._clock(), SkuTaken(sku=product.sku)
+                )
             await store.store_response(attempt, view)
         await self._index.index([product])
         self._cache.invalidate([product.product_id], pages=True)
@@ -118,7 +123,7 @@ class CatalogueService:
             product = await _get_for_update_or_404(store, product_id, expected_versions)
             if product.change(command, now):
                 await store.save_product(product)
-            view = await _get_view(store, product_id, now)
+            view = await _get_view(store, product_id, now, _product_not_found(product_id))
         await self._index.index([product])
         self._cache.invalidate([product_id], pages=True)
         return view
@@ -132,16 +137,6 @@ class CatalogueService:
                 await store.save_product(product)
         await self._index.index([product])
         self._cache.invalidate([product_id], pages=True)
-
-    async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
-        """Return the product that an earlier attempt of this command created; it has the same id.
-
-        Raises SkuTaken if there is none, because then another product has the SKU.
-        """
-        product_json = await store.get_product_json(product.product_id, self._clock())
-        if product_json is None:
-            raise SkuTaken(sku=product.sku)
-        return _parse_view(product_json)
 
 
 async def _with_stored_names(store: Store, command: ProductChange, now: datetime) -> ProductChange:
@@ -174,10 +169,13 @@ def _render(product_json: ProductJson, *, is_public: bool = True) -> RenderedRes
     return RenderedResponse(body, f'"v{product_json.version}-{content_digest(body)}"', is_public)
 
 
-async def _get_view(store: Store, product_id: UUID, now: datetime) -> ProductView:
+async def _get_view(
+    store: Store, product_id: UUID, now: datetime, missing: DomainError
+) -> ProductView:
+    """Raises `missing` if the product does not exist."""
     product_json = await store.get_product_json(product_id, now)
     if product_json is None:
-        raise _product_not_found(product_id)
+        raise missing
     return _parse_view(product_json)
 
 

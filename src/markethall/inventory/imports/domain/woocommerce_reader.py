@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.text_keys import label_key
@@ -63,17 +64,9 @@ class VariableProduct:
 
     line: int
     family: str
-    values: Mapping[str, Any]
-    attribute_names: frozenset[str]
     is_valid: bool
-
-
-@dataclass(frozen=True)
-class _PackedProduct:
-    line: int
-    family: str
-    data: bytes
-    is_valid: bool
+    values: Mapping[str, Any] = MappingProxyType({})
+    attribute_names: frozenset[str] = frozenset()
 
 
 class VariableProducts:
@@ -82,7 +75,8 @@ class VariableProducts:
     def __init__(self, header: WooHeader, delimiter: str) -> None:
         self._header = header
         self._delimiter = delimiter
-        self._packed: dict[str, _PackedProduct] = {}
+        # each product with its compressed values, which it lacks itself
+        self._packed: dict[str, tuple[VariableProduct, bytes]] = {}
         # maps a reference to a product to the SKU keys of its first variation in the file
         self._first_variations: dict[str, tuple[str, ...]] = {}
         self._latest: tuple[str, VariableProduct] | None = None
@@ -94,8 +88,11 @@ class VariableProducts:
         packed = self._packed.get(reference)
         if packed is None:
             return None
-        self._latest = reference, _unpack(packed)
-        return self._latest[1]
+        product, data = packed
+        values, names = json.loads(zlib.decompress(data))
+        product = replace(product, values=values, attribute_names=frozenset(names))
+        self._latest = reference, product
+        return product
 
     def first_variation(self, references: list[str]) -> tuple[str, ...]:
         """Return the SKU keys of the first variation of a product, or nothing if it has none."""
@@ -126,7 +123,7 @@ class VariableProducts:
             raise UnreadableFile("too_many_products", message)
 
 
-def _pack(row: WooRow) -> _PackedProduct:
+def _pack(row: WooRow) -> tuple[VariableProduct, bytes]:
     values = read_shared_values(row) | {"attributes": read_attributes(row)}
     names = {label_key(attribute.name) for attribute in row.attributes}
     if row.has("brands"):
@@ -135,12 +132,8 @@ def _pack(row: WooRow) -> _PackedProduct:
     is_valid = not row.errors and not isinstance(checked, tuple) and "name" in values
     family = derive_label(row, values)
     data = json.dumps([values, sorted(names)] if is_valid else [{}, []]).encode()
-    return _PackedProduct(row.line, family, zlib.compress(data, _FASTEST_COMPRESSION), is_valid)
-
-
-def _unpack(packed: _PackedProduct) -> VariableProduct:
-    values, names = json.loads(zlib.decompress(packed.data))
-    return VariableProduct(packed.line, packed.family, values, frozenset(names), packed.is_valid)
+    product = VariableProduct(row.line, family, is_valid)
+    return product, zlib.compress(data, _FASTEST_COMPRESSION)
 
 
 # fields that a family has in common with its products

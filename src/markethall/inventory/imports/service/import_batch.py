@@ -211,15 +211,12 @@ class BatchChanges:
             return False
         self.counted_on_hand[product_id] = row.on_hand
         if product_id not in self.new_products:
-            self._note_count(row, previous)
+            self.outcomes[RowOutcome.STOCK_CHANGED] += 1
+            self.changed_fields["on_hand"] += 1
+            if self.job.dry_run:
+                message = f"{previous} -> {row.on_hand}"
+                self.noted_changes.append(RowChange(row.line, "on_hand", "changed", message))
         return True
-
-    def _note_count(self, row: ValidatedRow, previous: int) -> None:
-        self.outcomes[RowOutcome.STOCK_CHANGED] += 1
-        self.changed_fields["on_hand"] += 1
-        if self.job.dry_run:
-            message = f"{previous} -> {row.on_hand}"
-            self.noted_changes.append(RowChange(row.line, "on_hand", "changed", message))
 
     def _on_hand(self, product_id: UUID) -> int:
         stock = self.stock_by_product.get(product_id)

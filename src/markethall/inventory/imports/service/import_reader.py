@@ -55,7 +55,8 @@ class ImportReader:
         end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
         await self._seek(position)
         while len(rows) < max_rows and position.offset < end:
-            chunk = self._chunk_at(position)
+            unread = self._buffer[position.offset - self._buffer_offset :]
+            chunk = FileChunk(unread, position, self._reaches_end_of_file)
             previous_position = position
             for step in row_reader.read_steps(chunk):
                 rows += step.rows
@@ -88,13 +89,6 @@ class ImportReader:
     @property
     def _reaches_end_of_file(self) -> bool:
         return self._buffer_offset + len(self._buffer) >= self._job.size
-
-    def _chunk_at(self, position: FilePosition) -> FileChunk:
-        return FileChunk(
-            self._buffer[position.offset - self._buffer_offset :],
-            position,
-            self._reaches_end_of_file,
-        )
 
     async def _seek(self, position: FilePosition) -> None:
         if position.offset < self._buffer_offset or position.offset > self._buffer_offset + len(

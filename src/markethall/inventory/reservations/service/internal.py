@@ -335,22 +335,15 @@ async def _commit_not_held(
         await store.save_reservation(reservation)
         return reservation
     plan = new_plan or AllocationPlan(expired_quantities)
-    await _reserve_again(store, plan, expired_quantities)
-    if new_plan:
-        reservation.reassign(new_plan.quantities)
-        await store.replace_lines(reservation)
-    else:
-        await store.save_reservation(reservation)
-    return reservation
-
-
-async def _reserve_again(
-    store: Store, plan: AllocationPlan, expired_quantities: Sequence[StockQuantity]
-) -> None:
-    """Reserve the stock of the plan for existing lines. Raises AllocationFailed."""
     for stock_quantity in plan.quantities:
         if not await store.reserve_again(stock_quantity, include_backorder=plan.include_backorder):
             # must_be_active=False, because a paid order is fulfilled even if a product is archived
             raise AllocationFailed(
                 quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
             )
+    if new_plan:
+        reservation.reassign(new_plan.quantities)
+        await store.replace_lines(reservation)
+    else:
+        await store.save_reservation(reservation)
+    return reservation

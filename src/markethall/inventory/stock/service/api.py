@@ -39,7 +39,6 @@ from markethall.inventory.stock.domain import (
     plan_transfer,
     stocktake_from_movements,
     stocktake_shortage,
-    total_available,
     transfer_from_movements,
 )
 from markethall.inventory.stock.ports import ReadStore, ReservationExpiry, Store
@@ -75,7 +74,7 @@ class StockroomService:
             levels = await _get_levels_or_404(reads, product_id, self._clock())
         return ProductStock(
             product_id=product_id,
-            available=total_available(levels),
+            available=sum(level.available for level in levels),
             warehouses=tuple(
                 StockLevel(**vars(level), available=level.available) for level in levels
             ),
