@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
+import sqlalchemy as sa
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.sql.expressions import LIMIT, NOW, PRODUCT_IDS
 from markethall.inventory.contract import ProductOffer, ReservationState, ReservationStatus
 from markethall.inventory.reservations.domain.allocation import FreeStock
 from markethall.inventory.reservations.domain.reservations import (
@@ -18,15 +20,70 @@ from markethall.inventory.reservations.domain.reservations import (
     ReservationLine,
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
-from markethall.inventory.reservations.sql import expiry_statements, statements
+from markethall.inventory.reservations.sql import statements
 from markethall.inventory.reservations.sql.integrity import LIST_RESERVATION_STATES
+from markethall.inventory.reservations.sql.tables import HELD, reservation_lines, reservations
 from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence.postgres import Statement
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
+
+# Statements that expire overdue reservations
+
+
+def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
+    """Expire the overdue reservations. Return the units that they held before this statement."""
+    expired = (
+        sa.update(reservations)
+        .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)
+        .values(status=sql_literal("expired"))
+        .returning(reservations.c.reservation_id)
+        .cte("expired")
+    )
+    expired_lines = sa.outerjoin(
+        expired, reservation_lines, reservation_lines.c.reservation_id == expired.c.reservation_id
+    )
+    return Statement(
+        sa.select(
+            expired.c.reservation_id,
+            reservation_lines.c.product_id,
+            reservation_lines.c.warehouse_id,
+            reservation_lines.c.reserved,
+        ).select_from(expired_lines)
+    )
+
+
+_is_overdue: Final = sa.and_(reservations.c.status == HELD, reservations.c.expires_at <= NOW)
+_has_products: Final = reservations.c.reservation_id.in_(
+    sa.select(reservation_lines.c.reservation_id).where(
+        reservation_lines.c.product_id == sa.any_(PRODUCT_IDS),
+        reservation_lines.c.status == HELD,
+        reservation_lines.c.expires_at <= NOW,
+    )
+)
+# the periodic job skips locked reservations, because it runs again soon
+EXPIRE_OVERDUE: Final = _expire_statement(
+    sa.select(reservations.c.reservation_id)
+    .where(_is_overdue)
+    .order_by(reservations.c.expires_at)
+    .limit(LIMIT)
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+# A request that needs stock waits for locked reservations, because one of them may have this
+# stock. The order by id avoids deadlocks.
+EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
+    sa.select(reservations.c.reservation_id)
+    .where(_is_overdue, _has_products)
+    .order_by(reservations.c.reservation_id)
+    .limit(LIMIT)
+    .with_for_update()
+    .cte("due")
+)
+
 
 _NO_LIMITS: Final = CustomerLimits(0, 0)
 # the fields that have the same type in a row
@@ -195,9 +252,9 @@ class SqlReservationStore(SqlUnitOfWork):
     async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
     ) -> ExpiredReservations:
-        statement = expiry_statements.EXPIRE_OVERDUE
+        statement = EXPIRE_OVERDUE
         if product_ids is not None:
-            statement = expiry_statements.EXPIRE_OVERDUE_OF_PRODUCTS
+            statement = EXPIRE_OVERDUE_OF_PRODUCTS
         rows = await self._connection.fetch_all(
             statement, now=now, limit=limit, product_ids=list(product_ids or ())
         )
