@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from markethall.inventory.catalogue.contract.products import NewProduct, Price
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.imports.sql.product_staging import ProductStaging
+from markethall.inventory.imports.sql.store import ProductStaging
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres, Statement

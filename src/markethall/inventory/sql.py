@@ -1,7 +1,7 @@
 """The Postgres store of inventory. It combines the stores of the sub-domains by inheritance."""
 
 from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
-from markethall.inventory.catalogue.sql.family_store import SqlFamilyStore
+from markethall.inventory.catalogue.sql.store import SqlFamilyStore
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.imports.sql.store import SqlImportStore
 from markethall.inventory.media.sql import SqlMediaStore

@@ -7,8 +7,7 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.domain.text_keys import find_attribute, find_option, label_key
 from markethall.inventory.catalogue.sql.expressions import WEIGHT_LETTERS
-from markethall.inventory.catalogue.sql.family_store import family_record_from_row
-from markethall.inventory.catalogue.sql.store import SqlProductStore
+from markethall.inventory.catalogue.sql.store import SqlProductStore, family_record_from_row
 from markethall.inventory.search.contract import Facets
 from markethall.inventory.search.domain import (
     NAMED_FACETS,
