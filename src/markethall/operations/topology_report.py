@@ -37,11 +37,7 @@ def context_locations(settings: Settings) -> list[ContextLocation]:
 
 def describe_routes(settings: Settings) -> list[Route]:
     """Return the routes that begin or end in this process."""
-    return [*_call_routes(settings), *_event_routes(settings)]
-
-
-def _call_routes(settings: Settings) -> list[Route]:
-    return [
+    calls = [
         Route(
             caller,
             target,
@@ -52,14 +48,12 @@ def _call_routes(settings: Settings) -> list[Route]:
         for caller in sorted(frozenset().union(*methods.values()))
         if {caller, target} & settings.contexts
     ]
-
-
-def _event_routes(settings: Settings) -> list[Route]:
-    return [
+    events = [
         Route(publisher, subscriber, "events", _event_transport(settings, publisher, subscriber))
         for publisher, subscriber in topology().event_pairs
         if {publisher, subscriber} & settings.contexts
     ]
+    return calls + events
 
 
 def _event_transport(settings: Settings, publisher: str, subscriber: str) -> str:

@@ -78,7 +78,16 @@ def _with_product_counts(selected: "sa.CTE") -> Statement:
         categories.c.parent == tree.c.category
     )
     tree = tree.union_all(child)
-    counts = _product_counts(tree)
+    category_keys = sa.func.array(
+        sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text)
+    )
+    counts = (
+        sa.select(products.c.category, sa.func.count().label("active"))
+        .where(products.c.status == ACTIVE, products.c.category == sa.any_(category_keys))
+        .group_by(products.c.category)
+        .cte("counts")
+        .prefix_with("MATERIALIZED")
+    )
     active = (
         sa.select(sum_or_zero(counts.c.active))
         .select_from(tree.join(counts, counts.c.category == tree.c.category))
@@ -88,19 +97,6 @@ def _with_product_counts(selected: "sa.CTE") -> Statement:
     )
     order = selected.c.position, selected.c.category.collate("C")
     return Statement(sa.select(selected, active.label("product_count")).order_by(*order))
-
-
-def _product_counts(tree: "sa.CTE") -> "sa.CTE":
-    category_keys = sa.func.array(
-        sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text)
-    )
-    counts = (
-        sa.select(products.c.category, sa.func.count().label("active"))
-        .where(products.c.status == ACTIVE, products.c.category == sa.any_(category_keys))
-        .group_by(products.c.category)
-        .cte("counts")
-    )
-    return counts.prefix_with("MATERIALIZED")
 
 
 def _category_page(parent: str, *, after: bool) -> Statement:

@@ -124,7 +124,16 @@ def summarize_families(page: "sa.CTE", *more: Any) -> "sa.Select[Any]":
     have the prefix "own_", and the columns of its oldest product the prefix "first_". `more` are
     columns of the page to add to the result.
     """
-    parts = _parts(_members(page))
+    members = _members(page)
+    parts = _Parts(
+        _totals(members),
+        sa.select(members.c.number, members.c.product_id)
+        .where(members.c.age_rank == integer_literal(1))
+        .cte("first_member"),
+        _images(members),
+        _prices(members),
+        _options(members),
+    )
     own = [column.label(f"own_{column.name}") for column in FAMILY_COLUMNS]
     first = [
         column.label(f"first_{column.name}")
@@ -180,18 +189,6 @@ def _members(page: "sa.CTE") -> "sa.CTE":
         .where(products.c.status == ACTIVE, page.c.label.is_(None))
     )
     return sa.union_all(of_family, alone).cte("members")
-
-
-def _parts(members: "sa.CTE") -> _Parts:
-    return _Parts(
-        _totals(members),
-        sa.select(members.c.number, members.c.product_id)
-        .where(members.c.age_rank == integer_literal(1))
-        .cte("first_member"),
-        _images(members),
-        _prices(members),
-        _options(members),
-    )
 
 
 def _totals(members: "sa.CTE") -> "sa.CTE":

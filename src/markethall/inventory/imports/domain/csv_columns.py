@@ -57,15 +57,6 @@ def _number_column(name: str, empty: Any = None) -> CsvColumn[Product]:
     return CsvColumn(name, lambda text, _: _parse_integer(text) if text else empty, write)
 
 
-def _boolean_column(name: str) -> CsvColumn[Product]:
-    """Build a column of true and false, in which an empty cell leaves the field unchanged."""
-    return CsvColumn(
-        name,
-        lambda text, _: _parse_boolean(text) if text else ABSENT,
-        lambda product: str(getattr(product, name)).lower(),
-    )
-
-
 def _parse_boolean(text: str) -> bool:
     """Raises InvalidCell."""
     folded = text.strip().lower()
@@ -88,10 +79,6 @@ def parse_amount(text: str, currency: str) -> int:
         return parse_major_units(text.strip(), currency)
     except ValueError as error:
         raise InvalidCell(str(error)) from None
-
-
-def _parse_price(text: str, currency: str) -> Any:
-    return {"amount": parse_amount(text, currency), "currency": currency} if text else ABSENT
 
 
 def _format_amount(minor: int | None, currency: str) -> str:
@@ -146,7 +133,9 @@ COLUMNS: Final[Mapping[str, CsvColumn[Product]]] = {
         text_column("description", ""),
         CsvColumn(
             "price",
-            _parse_price,
+            lambda text, currency: (
+                {"amount": parse_amount(text, currency), "currency": currency} if text else ABSENT
+            ),
             lambda product: _format_amount(product.price.amount, product.price.currency),
         ),
         # the reader handles the currency before the other columns, because amounts depend on it
@@ -169,7 +158,11 @@ COLUMNS: Final[Mapping[str, CsvColumn[Product]]] = {
         text_column("tax_class", ABSENT),
         _number_column("backorder_limit", ABSENT),
         text_column("inventory_policy", ABSENT),
-        _boolean_column("track_inventory"),
+        CsvColumn(
+            "track_inventory",
+            lambda text, _: _parse_boolean(text) if text else ABSENT,
+            lambda product: str(product.track_inventory).lower(),
+        ),
         _number_column("low_stock_threshold"),
         CsvColumn("status", lambda text, _: text or ABSENT, lambda product: product.status.value),
     )
