@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -54,8 +55,11 @@ class CategoryService:
         async with self._database.read_session() as reads:
             rows = await reads.list_categories(query, after)
             if not rows and query.parent:
-                query = await _with_key_of_query(reads, query)
-                rows = await reads.list_categories(query, after)
+                # the text is no key, so it is a path or a name, or there is no such category
+                with suppress(CategoryNotFound):
+                    parent = await get_category_or_404(reads, query.parent)
+                    query = query.model_copy(update={"parent": parent})
+                    rows = await reads.list_categories(query, after)
         return self._cursors.build_page(
             name, rows, query.limit, lambda row: (row.position, row.category)
         )
@@ -143,20 +147,6 @@ async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
     return view
 
 
-async def _with_key_of_query(reads: ReadStore, query: CategoryQuery) -> CategoryQuery:
-    """Replace a path or name in `query.parent` by the key of the category.
-
-    Return the query unchanged if there is no such category. Raises CategoryAmbiguous.
-    """
-    if not query.parent:
-        return query
-    try:
-        parent = await get_category_or_404(reads, query.parent)
-    except CategoryNotFound:
-        return query
-    return query.model_copy(update={"parent": parent})
-
-
 async def _place(store: Store, command: NewCategory) -> CategoryNode:
     """Return the key and the parent of a new category.
 
@@ -196,12 +186,13 @@ async def get_or_create_category(store: Store, text: str) -> str:
 
     Lock the category against deletion until the transaction ends. Raises CategoryAmbiguous.
     """
-    tree = await _load_tree(store, text)
+    names = label_keys([text])
+    tree = CategoryTree(await store.list_category_nodes_for_share(names))
     found = tree.get_or_plan(text)
     if tree.planned:
         # look it up again under the lock, because a concurrent transaction may have created it
         await store.lock_category_tree()
-        tree = await _load_tree(store, text)
+        tree = CategoryTree(await store.list_category_nodes_for_share(names))
         found = tree.get_or_plan(text)
     for node in tree.planned.values():
         await store.add_category(Category.create_implicit(new_id(), node))
@@ -218,10 +209,6 @@ async def get_category_or_404(reads: ReadStore, text: str) -> str:
     if not found:
         raise CategoryNotFound(category=text)
     return await _single(reads, text, found)
-
-
-async def _load_tree(store: Store, text: str) -> CategoryTree:
-    return CategoryTree(await store.list_category_nodes_for_share(label_keys([text])))
 
 
 async def _single(reads: ReadStore, text: str, found: Sequence[str]) -> str:

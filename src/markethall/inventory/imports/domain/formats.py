@@ -206,27 +206,18 @@ def open_reader(
         )
     if any(_NOT_TEXT.search(name) for name in header.cells):
         raise UnreadableFile("encoding", "The file is not UTF-8.")
-    names = trim_names(header.cells)
+    names = [name.strip() for name in header.cells]
+    while names and not names[-1]:
+        # empty names at the end of the line are ignored
+        names.pop()
     if is_shopify(names):
         return ShopifyReader(names, currency, delimiter), header.next_position
-    if _is_families_csv(names):
+    lower_names = {name.lower() for name in names}
+    if "label" in lower_names and "sku" not in lower_names:
         return FamilyCsvReader(names, delimiter), header.next_position
     if is_woocommerce(names):
         return WooCommerceReader(names, currency, delimiter), header.next_position
     return CsvReader(names, currency, delimiter), header.next_position
-
-
-def _is_families_csv(header: Sequence[str]) -> bool:
-    names = {name.strip().lower() for name in header}
-    return "label" in names and "sku" not in names
-
-
-def trim_names(cells: Sequence[str]) -> list[str]:
-    """Trim the names of the columns, and drop empty ones at the end of the line."""
-    names = [name.strip() for name in cells]
-    while names and not names[-1]:
-        names.pop()
-    return names
 
 
 def _read_delimiter(start: FilePosition, data: bytes) -> tuple[FilePosition, bytes, str]:

@@ -39,16 +39,13 @@ def match_variants(
             ):
                 matched[row.line] = product
     if len(products) == 1:
-        matched |= {row.line: products[0] for row in rows if names_no_variant(row)}
+        # a row that has only a handle matches the only product of the family
+        matched |= {
+            row.line: products[0]
+            for row in rows
+            if row.variant and row.variant.options is None and not row.variant.has_sku
+        }
     return matched
-
-
-def names_no_variant(row: ValidatedRow) -> bool:
-    """Tell whether the row has only a handle.
-
-    Such a row matches the product of the family if the family has only one product.
-    """
-    return row.variant is not None and row.variant.options is None and not row.variant.has_sku
 
 
 def is_ambiguous(row: ValidatedRow, products: Sequence[Product]) -> bool:

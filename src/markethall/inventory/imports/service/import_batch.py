@@ -249,7 +249,9 @@ async def build_batch_changes(
     product_ids = {
         product.product_id
         for row in validated_rows
-        if _affects_stock(row) and (product := lookup.find(row))
+        # rows that count stock, or change a field that is copied to the stock rows
+        if (row.on_hand is not None or row.provided_fields & _STOCK_FIELDS)
+        and (product := lookup.find(row))
     }
     stock_by_product = (
         await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
@@ -320,8 +322,3 @@ async def _get_existing_products(
     skus = {key for row in validated_rows for key in row.lookup_sku_keys}
     handles = {row.variant.handle for row in validated_rows if row.variant}
     return await store.get_products_for_update(skus, handles) if skus else ()
-
-
-def _affects_stock(row: ValidatedRow) -> bool:
-    """Tell whether the row counts stock, or changes a field that is copied to the stock rows."""
-    return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

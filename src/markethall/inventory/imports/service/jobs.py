@@ -316,7 +316,14 @@ class ImportWorker:
         """
         if not job.dry_run:
             await persist(store, changes)
-        advanced = _advance(job, batch, changes)
+        advanced = replace(job, lease_until=changes.now + LEASE_DURATION)
+        advanced.advance(
+            batch.next_position,
+            batch.record_count,
+            changes.outcomes,
+            changes.changed_fields,
+            changes.now,
+        )
         await _store_notes(store, advanced, NoteKind.ERROR, changes.errors)
         await _store_notes(store, advanced, NoteKind.WARNING, changes.warnings)
         await _store_notes(store, advanced, NoteKind.CHANGE, changes.noted_changes)
@@ -351,15 +358,3 @@ async def _store_notes(
     if fitting := notes[: max(0, MAX_STORED_NOTES - stored)]:
         await store.add_row_notes(job.import_id, kind, stored + 1, fitting)
         job.add_stored_notes(kind, len(fitting))
-
-
-def _advance(job: ImportJob, batch: ReadStep, changes: BatchChanges) -> ImportJob:
-    job = replace(job, lease_until=changes.now + LEASE_DURATION)
-    job.advance(
-        batch.next_position,
-        batch.record_count,
-        changes.outcomes,
-        changes.changed_fields,
-        changes.now,
-    )
-    return job

@@ -39,8 +39,8 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "tag": lambda rows: rows.c.tag_keys.overlap(texts_parameter("tag")),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
     "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
-    "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
-    "name_tsquery": lambda rows: matches_tsquery(rows, "name_tsquery"),
+    "tsquery": lambda rows: _matches(rows.c.search, "tsquery", TSQUERY),
+    "name_tsquery": lambda rows: _matches(rows.c.search, "name_tsquery", TSQUERY),
 }
 _LABEL_COLUMNS: Final = {"option": "option_keys", "attribute": "attribute_keys"}
 
@@ -76,16 +76,13 @@ def _condition(rows: Any, name: str) -> "sa.ColumnElement[bool]":
     """Return the condition of a filter. `option_N` is a filter by option, like `option`."""
     kind = name.partition("_")[0]
     if kind in _LABEL_COLUMNS:
-        return matches_jsonpath(rows.c[_LABEL_COLUMNS[kind]], name)
+        return _matches(rows.c[_LABEL_COLUMNS[kind]], name, JSONPATH)
     return _FILTERS[name](rows)
 
 
-def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
-    return sa.type_coerce(rows.c.search.op("@@")(bindparam(name, type_=TSQUERY)), sa.Boolean)
-
-
-def matches_jsonpath(column: "sa.ColumnElement[Any]", name: str) -> "sa.ColumnElement[bool]":
-    return sa.type_coerce(column.op("@@")(bindparam(name, type_=JSONPATH)), sa.Boolean)
+def _matches(column: "sa.ColumnElement[Any]", name: str, query: Any) -> "sa.ColumnElement[bool]":
+    """Tell whether the column matches a bind parameter of this type of query."""
+    return sa.type_coerce(column.op("@@")(bindparam(name, type_=query)), sa.Boolean)
 
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":
@@ -107,7 +104,7 @@ def _term_weight(term: int, rows: Any) -> "sa.ColumnElement[int]":
     *better, (_, least) = zip(WEIGHT_LETTERS, FIELD_WEIGHTS, strict=True)
     return sa.case(
         *(
-            (matches_tsquery(rows, f"{letter}{term}"), integer_literal(weight))
+            (_matches(rows.c.search, f"{letter}{term}", TSQUERY), integer_literal(weight))
             for letter, weight in better
         ),
         else_=integer_literal(least),

@@ -142,7 +142,7 @@ class StockroomService:
     async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:
         async with self._database.read_session() as reads:
             movements = await reads.list_movements_by_reference(transfer_id)
-        if not _have_reason(MovementReason.TRANSFERRED, movements):
+        if not movements or movements[0].reason != MovementReason.TRANSFERRED:
             raise TransferNotFound(transfer_id=str(transfer_id))
         return transfer_from_movements(movements)
 
@@ -169,7 +169,7 @@ class StockroomService:
         async with self._database.read_session() as reads:
             movements = await reads.list_movements_by_reference(stocktake_id)
             skus = await reads.get_skus([movement.product_id for movement in movements], ())
-        if not _have_reason(MovementReason.COUNTED, movements):
+        if not movements or movements[0].reason != MovementReason.COUNTED:
             raise StocktakeNotFound(stocktake_id=str(stocktake_id))
         return stocktake_from_movements(movements, skus)
 
@@ -312,7 +312,3 @@ async def _get_skus_or_404(store: Store, command: NewStocktake) -> Mapping[UUID,
     if unknown_skus := [sku for sku in skus if sku_key(sku) not in known_skus]:
         raise ProductNotFound(sku=unknown_skus[0])
     return skus_by_product
-
-
-def _have_reason(reason: MovementReason, movements: Sequence[Movement]) -> bool:
-    return bool(movements) and movements[0].reason == reason
