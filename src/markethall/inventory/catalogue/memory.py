@@ -65,7 +65,8 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         parent_key = category_key(query.parent) if query.parent else None
 
         def matches(node: Category) -> bool:
-            is_in_parent = query.parent is None or _parent_key(node) == parent_key
+            key = category_key(node.parent) if node.parent is not None else None
+            is_in_parent = query.parent is None or key == parent_key
             return is_in_parent and (after is None or _sort_key(node) > after)
 
         nodes = sorted(self._tables.categories.where(matches), key=_sort_key)
@@ -332,10 +333,6 @@ class MemoryProductStore(MemoryFamilyStore, ABC):
 
 def _sort_key(node: Category) -> tuple[int, str]:
     return node.position, node.category
-
-
-def _parent_key(node: Category) -> str | None:
-    return category_key(node.parent) if node.parent is not None else None
 
 
 def _is_same(node: Category, other: Category) -> bool:

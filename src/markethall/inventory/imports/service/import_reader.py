@@ -145,7 +145,5 @@ class Prefetcher:
         if self._pending:
             (_, read_task), self._pending = self._pending, None
             read_task.cancel()
-            await asyncio.wait([read_task])
-            if not read_task.cancelled():
-                # retrieve the exception, because asyncio logs one that is never retrieved
-                read_task.exception()
+            # also retrieves the exception, because asyncio logs one that is never retrieved
+            await asyncio.gather(read_task, return_exceptions=True)

@@ -117,10 +117,8 @@ class ProductStaging:
         """Stop the write after an error, and wait until its task no longer uses the connection."""
         if self._write_task:
             self._write_task.cancel()
-            await asyncio.wait([self._write_task])
-            if not self._write_task.cancelled():
-                # retrieve the exception, because asyncio logs one that is never retrieved
-                self._write_task.exception()
+            # also retrieves the exception, because asyncio logs one that is never retrieved
+            await asyncio.gather(self._write_task, return_exceptions=True)
 
 
 def _chunks(
