@@ -33,7 +33,7 @@ class ServerConfig(uvicorn.Config):
 class JoiningTransport(asyncio.Transport):
     """A transport that joins the writes of one iteration of the event loop.
 
-    It has the methods that uvicorn calls. `flush` sends what is waiting at once.
+    It has the methods that uvicorn calls. `flush` sends the waiting bytes at once.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

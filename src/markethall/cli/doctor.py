@@ -1,4 +1,4 @@
-"""The command that checks the integrity of the live data, and repairs what is safe to repair."""
+"""The command that checks the integrity of the live data, and makes the repairs that are safe."""
 
 import json
 import sys

@@ -184,7 +184,7 @@ def _add_stats(router: APIRouter) -> None:
     async def get_stats(
         request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
     ) -> Mapping[str, int]:
-        """Count what the contexts of this process store, such as users and orders."""
+        """Count the entities in the contexts of this process, such as users and orders."""
         container: ApplicationContainer = request.app.state.container
         return {
             name: await count()

@@ -41,7 +41,7 @@ class IntegrityStatus(StrEnum):
 
 
 class IntegrityReport(Dto):
-    """`incomplete`: no violation was found, but a check could not read all rows.
+    """The results of all checks. `incomplete`: no violation was found, but not all rows were read.
 
     `contexts_not_served` are checked only by the processes that serve them.
     """

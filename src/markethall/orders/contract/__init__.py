@@ -255,7 +255,7 @@ class OrderEdits(Protocol):
         """
 
     async def preview(self, ctx: CallContext, order_id: UUID, command: EditOrder) -> EditPreview:
-        """Return what the order would cost after the edit. Nothing is reserved or stored.
+        """Return the order's lines and amounts after the edit. Nothing is reserved or stored.
 
         Raises the errors of `edit`, except ReservationClosed and those from payments.
         """

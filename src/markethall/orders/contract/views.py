@@ -64,7 +64,7 @@ class OrderPaymentView(Dto):
 
 
 class AdditionalPaymentView(Dto):
-    """A captured payment of an edit, and what is refunded of it."""
+    """A captured payment of an edit, and its refunded amount."""
 
     payment_id: UUID
     amount: Money

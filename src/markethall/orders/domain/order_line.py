@@ -16,7 +16,7 @@ class OrderLine:
     name: str
     unit_price: int
     quantity: int
-    # units of shipments, without those that have failed
+    # units in shipments, except lost and returned shipments
     fulfilled: int = 0
     delivered: int = 0
     # units of lost and returned shipments that are not shipped again or cancelled yet

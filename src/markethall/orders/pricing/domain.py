@@ -72,7 +72,7 @@ class Quote:
     breakdown: Breakdown
     # the prefix of order numbers
     number_prefix: str
-    # the terms of the promotions that take something off
+    # the terms of the promotions that give the order a discount
     promotions: tuple[PromotionRule, ...] = ()
     # the methods that serve the order
     shipping_options: tuple[ShippingOption, ...] = ()

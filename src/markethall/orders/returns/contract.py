@@ -126,7 +126,7 @@ class ReceiptView(Dto):
 class ReturnRefundView(Dto):
     """The refund of a closed return: `amount` includes `shipping`.
 
-    `refunded` is the amount that was really refunded. It is less than `amount` if too little was
+    `refunded` is the amount of the refund that was made. It is less than `amount` if too little was
     left to refund, because the payment had been refunded before. It is null until the refund is
     made, soon after the return is closed.
     """
@@ -246,6 +246,6 @@ class Returns(Protocol):
 
         The refund contains the share of the units in the discounts and taxes of their line. The
         shares of all returns of a line sum to the whole. Units that have not arrived can be in
-        another return. An event handler makes the refund, at most what is left to refund. Raises
-        Forbidden, ReturnNotFound, InvalidTransition, ShippingRefunded.
+        another return. An event handler makes the refund, at most the amount that is not refunded
+        yet. Raises Forbidden, ReturnNotFound, InvalidTransition, ShippingRefunded.
         """

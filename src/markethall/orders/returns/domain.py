@@ -99,7 +99,7 @@ class Return:
     receipts: tuple[Receipt, ...] = ()
     # the part of the shipping that is refunded
     shipping_refund: int = 0
-    # the amount that was really refunded; None until it is known
+    # the amount of the refund that was made; None until it is known
     refunded: int | None = None
     version: int = 1
 
@@ -153,7 +153,7 @@ class Return:
         self.shipping_refund = shipping_refund
 
     def settle(self, refunded: int, now: datetime) -> None:
-        """Record the amount that was really refunded."""
+        """Record the amount of the refund that was made."""
         self.refunded = refunded
         self._touch(now)
 

@@ -176,8 +176,8 @@ async def close_return(
     """Close a return. Soon after the response, the received units are refunded.
 
     The refund contains the share of the units in the discounts and taxes of the order, but is at
-    most what is left to refund of the payment. Units that have not arrived can be in another
-    return. The `Idempotency-Key` is required.
+    most the amount of the payment that is not refunded yet. Units that have not arrived can be in
+    another return. The `Idempotency-Key` is required.
     """
     return await idempotency.run_with_key(
         ctx, body, lambda attempt: returns.close(ctx, return_id, body, attempt)

@@ -30,7 +30,7 @@ from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 
 class OrderService:
-    """Implementation of `Orders` in this process."""
+    """Implementation of `Orders`."""
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class EditResources:
             )
         if order.is_paid:
             return
-        # a pending order may live for days, until the deadline of its payment method
+        # a pending order may stay pending for days, until the deadline of its payment method
         until = order.expires_at + self._policy.payment_safety_margin
         if until > reservation.expires_at:
             await self._inventory.extend(

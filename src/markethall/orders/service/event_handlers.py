@@ -251,7 +251,7 @@ class OrderEventHandlers:
             await self._orders.mark_processed(delivery)
 
     async def on_order_overpaid(self, delivery: Delivery, event: OrderOverpaid) -> None:
-        """Refund what was captured for units that had been cancelled before."""
+        """Refund the captured amount of units that were cancelled before the capture."""
         refund = RefundPayment(
             payment_id=event.payment_id,
             refund_id=derive_uuid7(event.payment_id, "overpaid"),

@@ -46,7 +46,7 @@ Change = Callable[[Fulfilment, Order], Event | None]
 
 
 class FulfilmentService:
-    """Implementation of `Fulfilments` in this process."""
+    """Implementation of `Fulfilments`."""
 
     def __init__(
         self,

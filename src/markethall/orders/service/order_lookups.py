@@ -62,7 +62,7 @@ class OrderLinks:
                 await store.publish(_link_event(event, order), delivery.call_context())
 
     async def send(self, delivery: Delivery, event: OrderLinkRequested) -> None:
-        """Log the link if `logged_link_url` is set. The application does not send mails yet."""
+        """Log the link if `logged_link_url` is set. The application sends no mails."""
         if self._logged_link_url is not None:
             await self._log_link(delivery.call_context(), event, self._logged_link_url)
         async with self._database.transaction() as store:

@@ -64,7 +64,7 @@ class PaymentReturns:
         return True
 
     async def void(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
-        """Void the payment; refund what is captured already. A rejected void is logged.
+        """Void the payment; refund its captured amount. A rejected void is logged.
 
         The authorization then ends when it expires. Raises RetryLater while an outcome is not
         known.
@@ -92,7 +92,7 @@ class PaymentReturns:
             await self._submit(ctx, command)
 
     async def refund_up_to(self, ctx: CallContext, command: RefundPayment) -> int:
-        """Refund the amount, but at most what is refundable. Return the refunded amount."""
+        """Refund the amount, at most the refundable one. Return the refunded amount."""
         try:
             return await self._submit(ctx, command)
         except RefundExceedsCaptured as error:

@@ -52,7 +52,7 @@ Change = Callable[[_Pair], Event]
 
 
 class ReturnService:
-    """Implementation of `Returns` in this process.
+    """Implementation of `Returns`.
 
     Each change of a return also saves its order, whose version then differs. So changes of the
     returns of one order are serialized, and units are never in two returns.

@@ -148,7 +148,7 @@ class ReturnSettlements:
             await store.mark_processed(delivery)
 
     async def refund(self, delivery: Delivery, event: ReturnClosed) -> None:
-        """Refund a closed return, but at most what is left to refund.
+        """Refund a closed return, at most the amount that is not refunded yet.
 
         The id of the refund is derived from that of the return, so a repeated call makes no second
         refund. A difference is recorded in the timeline.

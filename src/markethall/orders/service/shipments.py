@@ -90,10 +90,10 @@ class Shipments:
 
     @retry_on_conflict
     async def capture(self, delivery: Delivery, order_id: UUID, capture_id: UUID) -> None:
-        """Capture what is due for the shipped units. Mark the event as processed.
+        """Capture the amount that is due for the shipped units. Mark the event as processed.
 
-        If nothing more will be due, what is left of the authorization is released. A capture that
-        is not possible is recorded in the timeline, logged and counted. Raises RetryLater while the
+        After the last shipment, the rest of the authorization is released. A capture that is not
+        possible is recorded in the timeline, logged and counted. Raises RetryLater while the
         provider gives no answer.
         """
         order = await self._orders.get(order_id)

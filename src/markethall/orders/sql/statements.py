@@ -214,7 +214,7 @@ _created = (
 
 @lru_cache(maxsize=2)
 def list_pending_orders(*, after_keyset: bool) -> Statement:
-    """Build the statement.
+    """Select the pending orders that were created in one of the time spans.
 
     Postgres reads short ranges of the index on `created_at`, or the partial index of pending
     orders.

@@ -61,7 +61,7 @@ class PaymentView(PaymentFields):
 class OperationView(Dto):
     """A request to the provider. `operation_id` is also its idempotency key at the provider.
 
-    `fee` is what the provider keeps for the operation; only staff see it.
+    `fee` is the amount that the provider keeps for the operation; only staff see it.
     """
 
     operation_id: UUID
@@ -217,7 +217,7 @@ class PaymentApi(Protocol):
     async def void(
         self, ctx: CallContext, payment_id: UUID, attempt: IdempotentCommand
     ) -> PaymentView:
-        """Release what is not captured of an authorized payment. Staff only.
+        """Release the uncaptured rest of an authorized payment. Staff only.
 
         The payment is then `voided`, or `captured` if a part was captured. Raises PaymentNotFound,
         InvalidPaymentTransition, PaymentInProgress.

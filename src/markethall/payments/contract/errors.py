@@ -93,7 +93,7 @@ class WebhookSignatureInvalid(DomainError):
 
 
 class AmountExceedsDue(DomainError):
-    """The amount is more than what is still to be paid. Details: requested, due (both Money)."""
+    """The amount exceeds the unpaid rest of the payment. Details: requested, due (both Money)."""
 
     code = "payments.amount_exceeds_due"
     status = 409

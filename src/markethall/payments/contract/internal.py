@@ -55,7 +55,7 @@ class CapturePayment(Dto):
     """The capture of an authorized payment, when goods are shipped.
 
     `due` is the sum that is due for all shipments so far, `total` the sum that is due after the
-    last shipment. If both are equal, what is left of the authorization is released.
+    last shipment. If both are equal, the rest of the authorization is released.
     """
 
     payment_id: UUID
@@ -162,7 +162,7 @@ class Payments(Protocol):
         """
 
     async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
-        """Capture what is due and not captured yet. A captured payment stays as it is.
+        """Capture the due amount that is not captured yet. A captured payment stays as it is.
 
         A provider that captures only once captures `total` as soon as anything is due; a provider
         that captures only the whole amount captures the whole amount. If the provider rejects the
@@ -173,7 +173,7 @@ class Payments(Protocol):
         """
 
     async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
-        """Release what is not captured of an authorized payment.
+        """Release the uncaptured rest of an authorized payment.
 
         The payment is then `voided`, or `captured` if a part was captured. A payment that has ended
         stays as it is. If the provider rejects the void, the payment stays `authorized`, and

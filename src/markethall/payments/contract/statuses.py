@@ -43,7 +43,7 @@ class OperationStatus(StrEnum):
 class PostingKind(StrEnum):
     CAPTURE = "capture"
     REFUND = "refund"
-    # what the provider keeps for an operation
+    # the amount that the provider keeps for an operation
     FEE = "fee"
 
 

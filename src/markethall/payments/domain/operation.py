@@ -18,9 +18,9 @@ class Succeeded:
     """The provider executed the operation. `reference` is the operation's id there.
 
     The outcome of an authorization has `expires_at`: until then the amount can be captured. None
-    means that the provider does not report it. `fee` is what the provider keeps for the operation,
-    if it already says so; it may be in another currency. A charge of a customer who wants to save
-    the method has `saved_method`.
+    means that the provider does not report it. `fee` is the amount that the provider keeps for the
+    operation, or None if it is not known yet; it may be in another currency. A charge of a customer
+    who wants to save the method has `saved_method`.
     """
 
     reference: str

@@ -151,7 +151,7 @@ class Payment:
             raise invalid_transition(S.EXPIRED)
 
     def start_void(self, void_id: UUID) -> int:
-        """Start to release what is not captured, and return the amount.
+        """Start to release the uncaptured amount, and return it.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
@@ -187,7 +187,7 @@ class Payment:
         self.authorized = self.captured
 
     def complete_void(self) -> None:
-        """Record that the provider has released what is not captured."""
+        """Record that the provider has released the uncaptured amount."""
         self.open_change_id = self.failure_code = None
         self._end_authorization(C.VOID)
 

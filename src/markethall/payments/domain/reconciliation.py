@@ -162,8 +162,8 @@ class ReportPeriod:
     """The time from `start` until before `end`.
 
     Our clock and that of the provider differ, and an outcome is recorded some time after it took
-    effect. So an operation of ours belongs to the period in which it was settled, and its line may
-    have a time outside of the period: any time before, and less than `tolerance` after the end.
+    effect. So an operation of ours belongs to the period in which it was settled. The time of its
+    line may be before the period, or less than `tolerance` after its end.
     """
 
     start: datetime
@@ -190,7 +190,7 @@ class ReportPeriod:
         return succeeded.settled_at < self.end
 
     def is_at_edge(self, operation: RecordedOperation) -> bool:
-        """Tell whether another file may have the line of an operation."""
+        """Tell whether the file of a neighbouring period may have the line of an operation."""
         settled_at = operation.settled_at or self.end
         is_near = (
             min(settled_at, operation.created_at) < self.start + self.tolerance

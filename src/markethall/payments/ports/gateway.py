@@ -205,12 +205,12 @@ class PaymentGateway(Protocol):
     async def capture(self, request: OperationRequest) -> Outcome:
         """Capture an amount of an authorization.
 
-        Return `Failed` if the amount is more than what is left to capture.
+        Return `Failed` if the amount is more than the uncaptured rest.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.AUTHORIZE)
 
     async def void(self, request: OperationRequest) -> Outcome:
-        """End an authorization and release what is not captured.
+        """End an authorization and release the uncaptured rest.
 
         A later `capture` returns `Failed`. So does the void of an authorization that has ended.
         """
@@ -219,7 +219,8 @@ class PaymentGateway(Protocol):
     async def refund(self, request: OperationRequest) -> Outcome:
         """Refund an amount of a charge, or of the captures of an authorization.
 
-        Return `Failed` if the amount is more than what is left to refund, or in another currency.
+        Return `Failed` if the amount is more than the rest that is not refunded, or in another
+        currency.
         """
         raise UnsupportedByProvider(provider=self.provider, capability=Capability.REFUND)
 
@@ -293,7 +294,7 @@ class PaymentGateway(Protocol):
         return await self.lookup(request)
 
     def report(self, start: datetime, end: datetime) -> AsyncIterator[ReportLine]:
-        """List what the provider has recorded from `start` until before `end`, in any sequence.
+        """List the provider's records from `start` until before `end`, in any sequence.
 
         A line has the operation id, or the reference that the command returned. If two operations
         may have the same reference, each line must have the operation id. If an answer is lost, the

@@ -77,7 +77,7 @@ class ReconciliationReadStore(Protocol):
     async def list_differences(
         self, reconciliation_id: UUID, reason: DifferenceReason | None, after: int, limit: int
     ) -> Sequence[tuple[int, DifferenceView]]:
-        """Return differences with their positions, which begin after the position `after`."""
+        """Return the differences behind the position `after`, each with its position."""
 
 
 class ReconciliationStore(ReconciliationReadStore, Protocol):

@@ -31,7 +31,7 @@ class SandboxCharge:
 
 @dataclass(frozen=True)
 class SandboxCapture:
-    """A capture of an authorization, or a void, which releases what is not captured."""
+    """A capture of an authorization, or a void, which releases the uncaptured rest."""
 
     operation_id: UUID
     kind: Literal["capture", "void"]
@@ -92,15 +92,15 @@ class SandboxLedger(Protocol):
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         """Insert the refund unless its id exists. Return the stored refund.
 
-        Store the refund as failed if it exceeds what is left to refund of its charge, or if the
-        charge has another currency.
+        Store the refund as failed if it exceeds the rest of its charge that is not refunded, or if
+        the charge has another currency.
         """
 
     async def record_capture(self, capture: SandboxCapture) -> SandboxCapture:
         """Insert the capture or void unless its id exists. Return the stored one.
 
         Store it as failed if its authorization has ended or has expired at `created_at`, if it
-        exceeds what is left to capture, or if the authorization has another currency.
+        exceeds the uncaptured rest, or if the authorization has another currency.
         """
 
     async def advance_charge(self, charge: SandboxCharge) -> None:

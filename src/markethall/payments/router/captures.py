@@ -74,7 +74,7 @@ async def capture_payment(
 
     The status stays `authorized` while more can be captured, and becomes `captured` with the last
     capture: the one that takes the rest, a `final` one, or any capture of a provider that captures
-    an authorization only once. What is not captured then is released. `authorized` minus `captured`
+    an authorization only once. The uncaptured rest is then released. `authorized` minus `captured`
     can still be captured. If the provider rejects the capture, the status stays `authorized`, and
     `failure_code` says why. While the provider gives no answer, a retry with the same key asks
     again, and any other capture or void is 409 `payments.in_progress`.
@@ -96,10 +96,10 @@ async def capture_payment(
 async def void_payment(
     ctx: Staff, payment_id: Id, api: PaymentApiDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Release what is not captured of an authorized payment.
+    """Release the uncaptured rest of an authorized payment.
 
     The status is then `voided`, and the order is cancelled if nothing of it is shipped. After a
-    capture the status is `captured`: what was captured stays.
+    capture the status is `captured`, and the shop keeps the captured amount.
     """
 
     change = _Change(lambda attempt: api.void(ctx, payment_id, attempt))

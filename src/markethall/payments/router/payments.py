@@ -186,9 +186,10 @@ async def mark_payment_paid(
     """Record money that arrived outside of the shop, by a method such as bank transfer.
 
     Partial amounts add up in `captured`; when the sum reaches the amount of the payment, the
-    payment is captured. An amount above what is due is rejected: record what is due, and pay the
-    difference back. Money for an expired or cancelled payment is recorded too. If it is the full
-    amount and the stock is available, the order is reinstated; otherwise the money is refunded.
+    payment is captured. An amount above the unpaid rest is rejected: record the unpaid rest, and
+    pay the difference back. Money for an expired or cancelled payment is recorded too. If it is the
+    full amount and the stock is available, the order is reinstated; otherwise the money is
+    refunded.
     """
     amount = Money(**body.amount.model_dump())
 

@@ -47,7 +47,7 @@ class PaymentCommands:
 
 
 class PaymentApiService:
-    """Implementation of `PaymentApi` in this process."""
+    """Implementation of `PaymentApi`."""
 
     def __init__(
         self,

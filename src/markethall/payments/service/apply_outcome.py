@@ -1,4 +1,4 @@
-"""The last step of a charge or refund: store what the provider answered.
+"""The last step of a charge or refund: store the answer of the provider.
 
 A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
 A crash between the steps leaves an open operation. A retry with the same idempotency key, a webhook
@@ -77,7 +77,7 @@ async def store_outcome(
     clock: Clock,
     to_view: Callable[[AppliedOutcome], V],
 ) -> V:
-    """Apply what the provider answered, and store the response if the outcome is final.
+    """Apply the answer of the provider, and store the response if the outcome is final.
 
     Raises PaymentNotFound, PaymentInProgress.
     """
@@ -96,7 +96,7 @@ async def store_outcome(
 async def apply_outcome(
     store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
 ) -> AppliedOutcome | None:
-    """Apply what the provider answered.
+    """Apply the answer of the provider.
 
     An open operation is settled, and a settled one is corrected when the outcome contradicts it.
     `outcome` is None in two cases. If the provider gave no outcome, a pending operation becomes

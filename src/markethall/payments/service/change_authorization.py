@@ -85,7 +85,7 @@ class ChangeAuthorization:
     async def void(
         self, ctx: CallContext, payment_id: UUID, attempt: IdempotentCommand
     ) -> PaymentView:
-        """Release what is not captured.
+        """Release the uncaptured rest.
 
         Raises PaymentNotFound, InvalidPaymentTransition, PaymentInProgress.
         """
@@ -100,7 +100,7 @@ class ChangeAuthorization:
     # Commands of other contexts
 
     async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
-        """Capture what is due and not captured yet; implements `Payments.capture_due`."""
+        """Capture the due amount that is not captured yet; implements `Payments.capture_due`."""
         async with self._database.transaction() as store:
             payment = await lock_payment(store, command.payment_id)
             operation = await _get_change(store, command.payment_id, command.capture_id)
@@ -111,7 +111,7 @@ class ChangeAuthorization:
         )
 
     async def void_payment(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
-        """Release what is not captured; implements `Payments.void`."""
+        """Release the uncaptured rest; implements `Payments.void`."""
         async with self._database.transaction() as store:
             payment = await lock_payment(store, command.payment_id)
             operation = await _get_change(store, command.payment_id, command.void_id)

@@ -37,7 +37,7 @@ _DEADLINE_SHARE: Final = 0.8
 
 
 class LedgerService:
-    """Implementation of `LedgerApi` in this process."""
+    """Implementation of `LedgerApi`."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ _POSITION: Final = TypeAdapter(int)
 
 
 class ReconciliationService:
-    """Implementation of `Reconciliations` in this process."""
+    """Implementation of `Reconciliations`."""
 
     def __init__(
         self, database: Database[ReadStore, Store], comparison: ReportComparison, cursors: Cursors

@@ -46,7 +46,7 @@ class VerifyLedger:
         """Check the ledger; with `rebuild`, also build it again from the operations.
 
         The findings are added to `results` as soon as they are found. After `max_seconds`, return
-        what was found until then.
+        the findings until then.
         """
         results = results or LedgerResults()
         results.unfinished_checks = [LedgerCheck.HASH_CHAINS, LedgerCheck.PAYMENTS]

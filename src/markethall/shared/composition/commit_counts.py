@@ -1,4 +1,4 @@
-"""Counters of the metrics that count what a transaction has committed.
+"""Counters of the metrics that count the changes of committed transactions.
 
 A transaction that rolls back counts nothing. If the process ends between the commit and the next
 scrape, the count is lost with the other counts of the process.

@@ -99,7 +99,8 @@ class MemoryStoreFactory(Protocol[T_contra, S_co]):
 class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
     """The tables of one context. Calls `after_publish` after a commit that published an event.
 
-    `event_counters` has the counters of published events. They count only what has committed.
+    `event_counters` has the counters of published events. They count only events of committed
+    transactions.
     """
 
     def __init__(

@@ -136,7 +136,8 @@ class SqlStoreFactory(Protocol[S_co]):
 class SqlDatabase(Generic[S_co]):
     """The schema of one context. Calls `after_publish` after a commit that published an event.
 
-    `event_counters` has the counters of published events. They count only what has committed.
+    `event_counters` has the counters of published events. They count only events of committed
+    transactions.
     """
 
     def __init__(

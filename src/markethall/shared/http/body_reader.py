@@ -136,7 +136,7 @@ class BodyReader:
             raise UnsupportedMediaType(supported=["application/json"])
         value = validate_json(body, max_members)
         check = CardCheck() if policy is None else policy.card_check
-        # a body of the internal API contains only what a public route has checked
+        # public routes have checked the data in a body of the internal API
         if check.is_enabled and not self._request.is_internal:
             check_json(body, value, check.unchecked_fields)
         return body

@@ -10,7 +10,7 @@ _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", 
 
 
 def correct_schemas(document: dict[str, Any]) -> None:
-    """Change the schemas of a complete document to match what is accepted and sent."""
+    """Change the schemas of a complete document to match the real requests and responses."""
     schemas = document["components"]["schemas"]
     _rename_generic_schemas(document)
     _close_maps(schemas)

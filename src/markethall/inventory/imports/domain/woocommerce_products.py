@@ -142,7 +142,11 @@ def _first_text(row: WooRow, columns: Sequence[str], limit: int) -> str | None:
 
 
 def combine_with_parent(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a variation. The values of its product replace missing ones."""
+    """Return the values of a variation. Missing values are taken from its product.
+
+    The product's images follow those of the variation. If one of the two is a draft, the result is
+    a draft.
+    """
     values = {**parent, **own}
     for name in ("description", "weight_grams"):
         values[name] = own.get(name) or parent.get(name)

@@ -59,7 +59,7 @@ class VariableProduct:
     """The values that the variations of a product share.
 
     `attribute_names` are the keys of all attributes in its row. `is_valid` is false if the row has
-    errors, which the row itself reports.
+    errors. The result of this row has the errors.
     """
 
     line: int

@@ -41,7 +41,7 @@ class SkuConflict(Exception):
 
 
 class BlockedByExpiredReservations(Exception):
-    """Rows count fewer units than are reserved, but some of these reservations are overdue.
+    """Rows set fewer units on hand than are reserved, but some reservations are overdue.
 
     The caller must expire the overdue reservations and try the batch again.
     """

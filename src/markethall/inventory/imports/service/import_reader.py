@@ -126,7 +126,7 @@ class Prefetcher:
         self._pending: tuple[FilePosition, asyncio.Task[ReadStep]] | None = None
 
     def start(self, position: FilePosition, max_rows: int) -> None:
-        """Start reading the batch at this position."""
+        """Start a task that reads the batch; `get_batch` returns its result."""
         read_task = asyncio.create_task(
             self._import_reader.read_batch(self._row_reader, position, max_rows)
         )

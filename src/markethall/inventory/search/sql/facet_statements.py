@@ -157,7 +157,7 @@ def _once_per_family(pairs: "sa.Select[Any]", groups: "sa.CTE", name: str) -> "s
         sa.select(
             rows.c.name,
             rows.c.value,
-            # no row of `families_of_value` if no product with this value has a family
+            # `families_of_value` has no row for a value whose products have no family
             (
                 _sum(rows.c["count"])
                 + sa.func.coalesce(sa.func.max(families_of_value.c["count"]), integer_literal(0))

@@ -236,7 +236,7 @@ def _facet_count(facet: str, row: "Record") -> FacetCount:
 
 # search terms consist of letters, digits and `_`, so they need no escaping in a tsquery
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:
-    """Write a query for all terms, in fields with the weight label `letter`.
+    """Return the text of a tsquery for all terms, in fields with the weight label `letter`.
 
     If `letter` is empty, any field may have the terms.
     """
@@ -244,7 +244,7 @@ def tsquery_all(search: SearchQuery, letter: str = "") -> str:
 
 
 def tsquery_term(term: SearchTerm, letter: str = "") -> str:
-    """Write a query for one term, in fields with the weight label `letter`.
+    """Return the text of a tsquery for one term, in fields with the weight label `letter`.
 
     If `letter` is empty, any field may have the term.
     """

@@ -95,7 +95,7 @@ class DiscountedOrder:
 
     @property
     def promotion_ids(self) -> frozenset[UUID]:
-        """The promotions that take something off."""
+        """The ids of the promotions that give the order a discount."""
         return frozenset(
             discount.promotion_id for part in self.parts for discount in part.discounts
         )

@@ -85,7 +85,7 @@ class IntentOperations:
         """Return the outcome of an intent that was confirmed before, else that of the rejection."""
         intent = rejection.intent
         if intent and intent.status in FINAL_STATUSES:
-            # the rejection contains only the id of the saved card
+            # the intent in a rejection has only the id of the saved card, not the card itself
             intent = await self._api.get_intent(intent.id)
         confirmed_before = intent and payment_outcome(intent, request)
         return confirmed_before or Failed(rejection.code)

@@ -152,7 +152,7 @@ def _success(intent: Intent, request: OperationRequest) -> Outcome:
 
 
 def _fee(intent: Intent) -> Money | None:
-    """Return what Stripe keeps. None if it is not booked yet, or if it has no exact amount here."""
+    """Return the fee of Stripe. None if it is not booked yet, or has no exact amount here."""
     if intent.fee is None or intent.fee.currency.upper() not in SUPPORTED_CURRENCIES:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Refunds of a charge, or of what was captured of an authorization."""
+"""Refunds of a charge, or of the captured amount of an authorization."""
 
 from markethall.payments.gateway.stripe.amounts import to_stripe_amount
 from markethall.payments.gateway.stripe.api import (

@@ -228,8 +228,9 @@ def _connect_arguments(url: str, pool_size: PoolSize, application_name: str) -> 
             # Postgres then ends a statement even if its client has disconnected
             "statement_timeout": str(max(2, int(milliseconds * 0.95))),
             "idle_in_transaction_session_timeout": "10000",
-            # With these, the server ends a connection 25 s after the client machine has become
-            # unreachable. If the client is a leader, this releases its advisory lock.
+            # With these keepalive settings, the server ends a connection 25 s after the client
+            # machine has become unreachable. If the client is a leader, this releases its advisory
+            # lock.
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
