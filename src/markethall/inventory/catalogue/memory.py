@@ -271,9 +271,7 @@ class MemoryProductStore(MemoryFamilyStore, ABC):
         return FamilySummary(
             product_count=len(members),
             available=sum(self._available(product.product_id, now) for product in members),
-            first=FirstMember(
-                **{field.name: getattr(members[0], field.name) for field in fields(FirstMember)}
-            ),
+            first=_first_member(members[0]),
             name_limits=(names[0], names[-1]),
             images=next((product.images for product in members if product.images), ()),
             options=_option_values(members),
@@ -345,6 +343,12 @@ def _is_same(node: Category, other: Category) -> bool:
 
 def _has_same_place(node: Category, other: Category) -> bool:
     return node.parent == other.parent and node.node.label_key == other.node.label_key
+
+
+def _first_member(product: Product) -> FirstMember:
+    return FirstMember(
+        **{field.name: getattr(product, field.name) for field in fields(FirstMember)}
+    )
 
 
 def _option_values(members: Iterable[Product]) -> Sequence[OptionValuesView]:

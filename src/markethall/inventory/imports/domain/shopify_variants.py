@@ -197,10 +197,7 @@ class VariantReader:
         if self._header.has("tracker"):
             values["track_inventory"] = bool(cells["tracker"])
         if policy := cells.get("policy"):
-            may_continue = policy.casefold() in {"continue", "true", "yes"}
-            values["inventory_policy"] = (
-                InventoryPolicy.CONTINUE if may_continue else InventoryPolicy.DENY
-            )
+            values["inventory_policy"] = _inventory_policy(policy)
         if price := cells.get("price"):
             amount = self._parse_amount("price", price)
             values["price"] = {"amount": amount, "currency": self._currency}
@@ -271,6 +268,11 @@ def is_variant(cells: CellsByColumn) -> bool:
 
 def _sku(cells: CellsByColumn) -> str:
     return _strip_apostrophe(cells.get("sku", ""))
+
+
+def _inventory_policy(text: str) -> str:
+    may_continue = text.casefold() in {"continue", "true", "yes"}
+    return InventoryPolicy.CONTINUE if may_continue else InventoryPolicy.DENY
 
 
 def _status(first: CellsByColumn) -> str:

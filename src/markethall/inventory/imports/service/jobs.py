@@ -14,7 +14,7 @@ from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView, MissingProducts, NoteKind
 from markethall.inventory.imports.domain.file_records import FilePosition, RowNote, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_NOTES, ImportJob
-from markethall.inventory.imports.domain.row_validation import ReadStep
+from markethall.inventory.imports.domain.row_validation import ReadStep, StepReader
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
@@ -161,11 +161,8 @@ class ImportWorker:
         try:
             row_reader, first_row = await import_reader.open()
             job = replace(job, format=row_reader.format)
-            position = first_row
-            while row_reader.file_index and position.offset < job.size:
-                step = await import_reader.read_batch(row_reader.file_index, position, 1)
-                position = step.next_position
-                await self._renew_lease(job, token)
+            if row_reader.file_index:
+                await self._index_file(job, token, import_reader, row_reader.file_index, first_row)
             return await self._process_batches(
                 job, token, Prefetcher(import_reader, row_reader), first_row
             )
@@ -179,6 +176,22 @@ class ImportWorker:
                 "internal", "Internal error. A retry continues where the import stopped."
             )
             return await self._mark_failed(job, token, failure)
+
+    async def _index_file(
+        self,
+        job: ImportJob,
+        token: UUID,
+        import_reader: ImportReader,
+        file_index: StepReader,
+        position: FilePosition,
+    ) -> None:
+        """Read the whole file into the index. Renew the lease after each part of the file.
+
+        Raises UnreadableFile, ImportLeaseLost, Unavailable.
+        """
+        while position.offset < job.size:
+            position = (await import_reader.read_batch(file_index, position, 1)).next_position
+            await self._renew_lease(job, token)
 
     async def _process_batches(
         self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
