@@ -153,7 +153,10 @@ class ReservationStates(Dto):
 
 
 class ListOffers(Dto):
-    """A request for the offers of products. The prices are in `currency` where there are some."""
+    """A request for the offers of products.
+
+    A price is in `currency`, or in the product's own currency if it has no price in `currency`.
+    """
 
     product_ids: Annotated[tuple[UUID, ...], Field(max_length=MAX_OFFERS)]
     currency: str | None = None

@@ -76,7 +76,7 @@ def _publisher_problems(settings: "Settings") -> list[str]:
     missing = {
         publisher
         for context in settings.contexts
-        # without the publishers that the context also calls: _topology_problems reports them
+        # _topology_problems reports the publishers that the context also calls
         for publisher in settings.remote_publishers_of(context) - topology().dependencies[context]
     } - set(settings.context_urls)
     return [

@@ -49,7 +49,7 @@ class CatalogueTables(ContextTables):
         self.products: Table[UUID, Product] = Table()
         self.product_ids_by_sku: Table[str, UUID] = Table()
         self.categories: Table[str, Category] = Table()
-        # by label
+        # the key is the label of the family
         self.families: Table[str, Family] = Table()
         # all slugs that families have or had; value: the family id
         self.family_slugs: Table[str, UUID] = Table()

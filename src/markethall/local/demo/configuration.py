@@ -69,7 +69,7 @@ SHIPPING_METHODS: Final = tuple(
         },
     )
 )
-# of tea and books, and of all other products and shipping
+# the reduced rate is for tea and books, the standard one for all other products and shipping
 _REDUCED_AND_STANDARD: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {"AT": ("0.10", "0.20"), "DE": ("0.07", "0.19"), "NL": ("0.09", "0.21")}
 )

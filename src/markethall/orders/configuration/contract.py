@@ -39,7 +39,7 @@ class Items(Protocol[New_contra, Change_contra, View]):
     """The API of the items of one kind."""
 
     async def get(self, ctx: CallContext, item_id: UUID) -> View:
-        """Raises the error of the kind for an item that is not found."""
+        """Raises the error for an unknown item of this kind, such as TaxRateNotFound."""
 
     async def list_page(self, ctx: CallContext, query: PageQuery) -> Page[View]:
         """Return items in the order in which they were created. Raises CursorInvalid."""

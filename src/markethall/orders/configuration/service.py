@@ -192,5 +192,5 @@ class ItemService(Generic[F, V]):
 def items_by_kind(
     items: Sequence[ConfigurationItem],
 ) -> Mapping[ItemKind, Sequence[ConfigurationItem]]:
-    """Group the items by kind; each kind keeps its order."""
+    """Group the items by kind. The order within a kind stays."""
     return {kind: [item for item in items if item.kind is kind] for kind in ItemKind}

@@ -242,7 +242,7 @@ class OrderEdits(Protocol):
 
         Existing lines keep their prices, new lines have current prices; shipping and taxes are
         computed again. The order keeps its promotions, with the terms that it was placed with; a
-        promotion that takes nothing off any more is dropped, and its use is given back. The
+        promotion that gives no discount after the edit is dropped, and its use is given back. The
         payment of a pending order is cancelled, and replaced by a payment of the new total. If a
         paid order costs less after the edit, the difference is refunded soon after. If it costs
         more, it gets an additional payment of the difference: the edit stays open until this

@@ -35,7 +35,7 @@ class OrderCancelled(OrderEvent):
     type: ClassVar[str] = "orders.order_cancelled"
     reservation_id: UUID
     payment_id: UUID
-    # of the open edit and of the applied edits
+    # the payments of the open edit and of the applied edits
     additional_payment_ids: tuple[UUID, ...] = ()
     # the additional units of the open edit
     edit_reservation_id: UUID | None = None

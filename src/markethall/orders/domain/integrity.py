@@ -61,7 +61,7 @@ class OrderedCart:
     """A cart that is checked out or has orders. `cart_status` is None if the cart is deleted."""
 
     cart_id: UUID
-    # the smallest id if there are several
+    # the smallest order id if the cart has several orders
     order_id: UUID | None
     order_count: int
     cart_status: str | None

@@ -114,7 +114,7 @@ class OrderState:
     metadata: Mapping[str, str] = field(default_factory=dict)
     # the cart that the order was made of
     cart_id: UUID | None = None
-    # of the open edit, and of the edits that have taken effect
+    # the payments of the open edit, and of the edits that have taken effect
     additional_payments: tuple[AdditionalPayment, ...] = ()
     version: int = 0
     pending_timeline_entries: tuple[TimelineEntry, ...] = ()

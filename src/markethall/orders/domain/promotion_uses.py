@@ -8,7 +8,7 @@ _USE_CHANGES = frozenset({"cancelled", "expired", "edited", "revived", "claimed"
 
 
 def find_use_change(order: OrderState) -> str | None:
-    """Return the pending change of the order that also changes the uses, if there is one."""
+    """Return the pending change of the order that changes the uses of its promotions, or None."""
     changes = (entry.change for entry in order.pending_timeline_entries)
     change = next((change for change in changes if change in _USE_CHANGES), None)
     # an edit may have dropped the last discount

@@ -52,7 +52,7 @@ class VoucherInvalid(DomainError):
     - `first_order`: the customer has ordered before.
     - `customer_ids`: the voucher is for other customers.
     - `lines`: the voucher is for other products.
-    - `discount`: nothing is left to take off, or another promotion excludes the voucher.
+    - `discount`: no amount is left to discount, or another promotion excludes the voucher.
     """
 
     code = "orders.voucher_invalid"

@@ -149,7 +149,7 @@ class ApplicablePromotions:
     voucher_code: str | None = None
 
     def check_voucher(self, order: DiscountedOrder) -> None:
-        """Raise VoucherInvalid if the voucher takes nothing off, so that it is not used up."""
+        """Raise VoucherInvalid if the voucher gives no discount, so that no use is recorded."""
         if self.voucher_code is None or self.voucher_id is None:
             return
         if self.voucher_id not in order.promotion_ids:
@@ -158,7 +158,7 @@ class ApplicablePromotions:
 
 @dataclass(frozen=True)
 class Redemption:
-    """The uses that an order takes of its promotions."""
+    """One use of each of these promotions, by an order."""
 
     order_id: UUID
     customer_id: UUID

@@ -118,14 +118,14 @@ async def edit_order(
     """Set quantities, add products or remove them with quantity 0, before the first shipment.
 
     Existing lines keep their prices; shipping and taxes are computed again. The order keeps its
-    promotions as they were when it was placed, and gets no others. A promotion that takes nothing
-    off any more, for example because the order is below its `min_total`, is dropped, also for later
-    edits. A pending order gets a new payment of the new total (`payment`), and the old one is
-    cancelled. If a paid order costs less, the difference is refunded soon after the response. If it
-    costs more, the response has an `open_edit` with a payment of the difference: the order stays as
-    it is until this payment is captured, and cannot be shipped or changed otherwise. At the
-    deadline the edit ends without an effect. If quantities rise, the additional units must be in
-    stock.
+    promotions as they were when it was placed, and gets no others. A promotion that gives no
+    discount after the edit, for example because the order is below its `min_total`, is dropped,
+    also for later edits. A pending order gets a new payment of the new total (`payment`), and the
+    old one is cancelled. If a paid order costs less, the difference is refunded soon after the
+    response. If it costs more, the response has an `open_edit` with a payment of the difference:
+    the order stays as it is until this payment is captured, and cannot be shipped or changed
+    otherwise. At the deadline the edit ends without an effect. If quantities rise, the additional
+    units must be in stock.
     """
     return await idempotency.run_with_key(
         ctx, body, lambda attempt: edits.edit(ctx, order_id, body, attempt)

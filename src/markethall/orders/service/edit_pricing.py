@@ -1,7 +1,8 @@
 """Price an edit: existing lines keep their prices, new lines have the current prices.
 
 The promotions of the order are applied to the new lines, with the terms of the time at which it was
-placed. A promotion that takes nothing off any more is dropped. No other promotion is looked up.
+placed. A promotion that gives no discount after the edit is dropped. No other promotion is looked
+up.
 """
 
 from collections.abc import Mapping

@@ -166,7 +166,7 @@ class OrderIntegrity:
     async def _pairs_with_payments(
         self,
     ) -> AsyncIterator[tuple[OrderLink | None, PaymentFacts | None]]:
-        """Yield each order and each payment, with its counterpart, if there is one."""
+        """Yield each order with its payment, or None; and each payment without an order."""
         after: UUID | None = None
         while after != _LAST_ID:
             page = await self._payments.list_payment_states(

@@ -10,7 +10,7 @@ from markethall.shared.kernel.money import Money
 
 
 class DiscountView(Dto):
-    """The amount that a promotion takes off. Automatic promotions have no code."""
+    """The discount of one promotion. Automatic promotions have no code."""
 
     promotion_id: UUID
     name: str

@@ -129,7 +129,7 @@ class Payment:
         self.provider = provider
 
     def start_capture(self, capture_id: UUID, requested: Money | None, now: datetime) -> int:
-        """Start to capture an amount and return it; None captures all that is capturable.
+        """Start to capture an amount and return it; None captures the uncaptured rest.
 
         Raises PaymentInProgress, InvalidPaymentTransition, CaptureExceedsAuthorized,
         CurrencyMismatch, ValidationFailed.

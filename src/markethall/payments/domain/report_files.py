@@ -67,9 +67,9 @@ class ReportFile:
         self._errors: list[dict[str, object]] = []
 
     async def read(self, lines: AsyncIterable[bytes]) -> AsyncIterator[ReportLine]:
-        """Yield the lines of the report, up to the first error. Raises ReportFileInvalid.
+        """Yield the lines before the first error. Raises ReportFileInvalid.
 
-        The file is read on after an error, so that the exception has several of them.
+        Reading continues after an error, so that the exception lists several errors.
         """
         header: _Record | None = None
         async for record in self._records(lines):

@@ -148,7 +148,7 @@ class Store(ReadStore, LedgerStore, ReconciliationStore, SavedMethodWrites, Gues
         """Update the payment and insert the operation."""
 
     async def try_add_operation(self, payment: Payment, operation: Operation) -> bool:
-        """Do the same for a payment that is not locked, in one statement.
+        """Update the payment, which is not locked, and insert the operation, in one statement.
 
         Return False and write nothing if the stored payment has changed meanwhile.
         """

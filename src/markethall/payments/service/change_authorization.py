@@ -67,7 +67,7 @@ class ChangeAuthorization:
         *,
         is_final: bool,
     ) -> PaymentView:
-        """Capture the amount; None captures all that is capturable.
+        """Capture the amount; None captures the uncaptured rest.
 
         Raises PaymentNotFound, InvalidPaymentTransition, PaymentInProgress, UnsupportedByProvider,
         CaptureExceedsAuthorized, CurrencyMismatch.

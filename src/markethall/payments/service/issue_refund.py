@@ -85,8 +85,8 @@ class IssueRefund:
     async def has_to_wait(self, refund: Operation) -> bool:
         """Tell whether a refund waits for staff, or until its provider is enabled again.
 
-        While a provider is disabled it is not known whether staff transfer its refunds. So a refund
-        that was recorded then is handed to staff here.
+        A refund of a disabled provider is recorded without a decision whether staff transfer it. If
+        they do, the refund is handed to staff first.
         """
         if refund.is_open and self._provider.is_refunded_by_hand(refund.provider):
             await self._hand_to_staff(refund)
@@ -154,7 +154,7 @@ class IssueRefund:
 
 
 def _log_due(operation: Operation) -> None:
-    """Tell staff that they have to transfer money, because jobs and cancellations refund too."""
+    """Log that staff have to transfer the refund, which may come from a job or a cancellation."""
     log.warning(
         "payment.manual_refund_due",
         payment_id=str(operation.payment_id),

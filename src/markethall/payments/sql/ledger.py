@@ -134,7 +134,8 @@ def _to_posting(rows: "list[Record]") -> RecordedPosting:
         payment_id=first["payment_id"],
         operation_id=first["operation_id"],
         kind=PostingKind(first["kind"]),
-        # several currencies mean that an entry was changed outside of the shop; the hash is wrong
+        # Several currencies mean that an entry was changed outside of the shop. The verification
+        # then finds a wrong hash.
         currency="/".join(dict.fromkeys(row["currency"] for row in stored_entries)),
         entries=tuple((row["account"], row["amount"]) for row in stored_entries),
         created_at=first["created_at"],

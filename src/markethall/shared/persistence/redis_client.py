@@ -173,7 +173,7 @@ class _NoResponse(Exception):
 
 
 def _connect(url: str, max_connections: int) -> "RedisConnections":
-    # imported here: see the module
+    # imported only if Redis is configured, because the import of redis-py takes 100 ms and 8 MB
     from markethall.shared.persistence.redis_connections import RedisConnections
 
     return RedisConnections(url, max_connections)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from markethall.users.contract import BadRefreshToken
 
-# of a user, counted from the sign-in; an exchange of tokens does not extend it
+# the lifetime of a user's session from the sign-in; an exchange of tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
 # an exchanged token remains valid for this time, because the client may not have received the
 # response

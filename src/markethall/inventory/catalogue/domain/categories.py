@@ -81,7 +81,7 @@ class CategoryTree:
 
     def __init__(self, nodes: Iterable[CategoryNode]) -> None:
         self._by_key: dict[str, CategoryNode] = {}
-        # by parent and `label_key`
+        # the key is the parent and the `label_key`
         self._by_place: dict[tuple[str | None, str], CategoryNode] = {}
         self._by_label: dict[str, list[CategoryNode]] = {}
         # The categories that `get_or_plan` has added to this tree and that do not exist in the

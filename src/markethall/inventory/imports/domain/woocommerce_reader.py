@@ -75,9 +75,9 @@ class VariableProducts:
     def __init__(self, header: WooHeader, delimiter: str) -> None:
         self._header = header
         self._delimiter = delimiter
-        # each product with its compressed values, which it lacks itself
+        # by reference: a product with empty `values`, and its compressed values
         self._packed: dict[str, tuple[VariableProduct, bytes]] = {}
-        # maps a reference to a product to the SKU keys of its first variation in the file
+        # maps the reference of a product to the SKU keys of its first variation in the file
         self._first_variations: dict[str, tuple[str, ...]] = {}
         self._latest: tuple[str, VariableProduct] | None = None
 

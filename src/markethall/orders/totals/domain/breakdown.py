@@ -97,7 +97,7 @@ class ShippingCharge:
 
 @dataclass(frozen=True)
 class AppliedDiscount:
-    """The amount that a promotion takes off."""
+    """The discount of one promotion, on a part of an order or on the whole order."""
 
     promotion_id: UUID
     name: str

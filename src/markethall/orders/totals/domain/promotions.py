@@ -31,7 +31,7 @@ class PromotionKind(StrEnum):
 class PromotionRule:
     """The discount of a promotion. Amounts are in minor units of the order's currency.
 
-    `percent` is 10 for 10 %. A promotion of the kind `fixed` takes `amount` off. With
+    `percent` is 10 for 10 %. A promotion of the kind `fixed` gives a discount of `amount`. With
     `buy_x_get_y`, `get_quantity` of each `buy_quantity` + `get_quantity` units are discounted by
     `percent`. The discounted units are the cheapest ones of the matching lines.
 
