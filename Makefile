@@ -80,7 +80,7 @@ $(LINTERS): scripts/openapi_lint/package-lock.json
 	@npm ci --silent --prefix scripts/openapi_lint
 	@touch $@
 
-## bench: measure speed as ratios to bare applications (several minutes, on an idle machine)
+## bench: measure speed, compared with minimal applications on the same libraries (several minutes, on an idle machine)
 bench: $(DEV)
 	$(BIN)/python -m bench $(ARGS)
 
@@ -138,7 +138,7 @@ test-network-faults: $(DEV)
 test-api-schema: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/api_schema $(ARGS)
 
-## test-concurrency: run each race for stock twenty times with a hundred customers, each race for carts, guests and the life of orders 200 times, each race for promotions twenty times with fifty customers, with 0 and 20 ms of database latency, and 2,280 random lives of orders (minutes)
+## test-concurrency: run each race for stock twenty times with a hundred customers, each race for carts, guests and the changes of an order 200 times, each race for promotions twenty times with fifty customers, with 0 and 20 ms of database latency, and 2,280 random sequences of commands on orders (minutes)
 test-concurrency: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py tests/orders/carts/test_races.py tests/orders/promotions/test_races.py tests/orders/test_races.py tests/orders/test_stateful.py tests/orders/lifecycle tests/test_guest_claims.py $(ARGS)
 
