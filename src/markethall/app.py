@@ -1,6 +1,7 @@
 """The application factory: mounts the routes of the served contexts, and runs their lifecycle."""
 
 import asyncio
+import warnings
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
@@ -137,6 +139,8 @@ class Gateway:
 
 def create_app(settings: Settings) -> Gateway:
     """Create the application. It opens no connection before its lifespan starts."""
+    # FastAPI ignores this warning while it adds a route, but the model of a body is built later
+    warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
     application_secrets = load_or_create_secrets(settings)
     try:
         tracing.start(_service_name(settings))

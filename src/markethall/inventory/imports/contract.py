@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from markethall.inventory.catalogue.contract.families import FamilyChange, FamilyLabel
 from markethall.inventory.catalogue.contract.fields import frozen_as
@@ -15,7 +15,7 @@ from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
-from markethall.shared.kernel.model import Dto, Int
+from markethall.shared.kernel.model import Dto, Int, QueryModel
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -139,9 +139,7 @@ class RowNoteView(Dto):
     message: str
 
 
-class ImportQuery(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class ImportQuery(QueryModel):
     dry_run: Annotated[bool, Field(description="Validate every row without changing anything")] = (
         False
     )

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 from markethall.inventory.contract import MAX_UNITS
@@ -19,6 +19,7 @@ from markethall.shared.kernel.model import (
     Dto,
     Id,
     Int,
+    QueryModel,
     RequestModel,
     Text,
     UtcDatetime,
@@ -52,9 +53,7 @@ class MovementReason(StrEnum):
     TRANSFERRED = "transferred"
 
 
-class StockQuery(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class StockQuery(QueryModel):
     at: UtcDatetime | None = None
 
 

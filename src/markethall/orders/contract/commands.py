@@ -3,7 +3,7 @@
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -18,6 +18,7 @@ from markethall.shared.kernel.model import (
     Bool,
     Id,
     Int,
+    QueryModel,
     RequestModel,
     Text,
     UtcDatetime,
@@ -214,10 +215,8 @@ class LookUpOrder(RequestModel):
 OrderSort = TypeAliasType("OrderSort", Literal["-created_at", "created_at"])
 
 
-class OrderFilters(BaseModel):
+class OrderFilters(QueryModel):
     """Filters and sequence of orders. Customers find only their own orders."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: OrderStatus | None = None
     payment_status: OrderPaymentStatus | None = None

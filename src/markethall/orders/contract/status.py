@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.model import Dto, QueryModel
 
 
 class OrderStatus(StrEnum):
@@ -87,10 +87,8 @@ class VersionedOrderStatus(NamedTuple):
 MAX_WAIT_SECONDS: Final = 25
 
 
-class OrderStatusQuery(BaseModel):
+class OrderStatusQuery(QueryModel):
     """The query of a status. `wait` is the number of seconds to wait for a change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     wait: Annotated[
         int,

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Protocol, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -16,7 +16,7 @@ from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
-from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Id
+from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Id, QueryModel
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -102,13 +102,11 @@ class PaymentQuery(PageQuery):
     sort: PaymentSort = "-created_at"
 
 
-class PaymentMethodQuery(BaseModel):
+class PaymentMethodQuery(QueryModel):
     """The currency, country and total of an order. Only methods for such an order are listed.
 
     `total` is in minor units of `currency`. A value of None excludes no method.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     currency: Currency | None = None
     country: Country | None = None

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from markethall.payments.contract.statuses import (
@@ -16,7 +16,7 @@ from markethall.payments.contract.statuses import (
     PostingKind,
 )
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.model import Dto, Id, Text, UtcDatetime
+from markethall.shared.kernel.model import Dto, Id, QueryModel, Text, UtcDatetime
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Page, PageQuery
 
@@ -64,10 +64,8 @@ class PostingView(Dto):
     hash: str
 
 
-class PostingFilters(BaseModel):
+class PostingFilters(QueryModel):
     """Filters of postings. `created_after` and `created_before` exclude the time itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     payment_id: Id | None = None
     account: Annotated[Text, Field(max_length=200, examples=["provider:stripe"])] | None = None
@@ -128,13 +126,11 @@ class TrialBalance(Dto):
     totals: tuple[TrialBalanceTotal, ...]
 
 
-class TrialBalanceQuery(BaseModel):
+class TrialBalanceQuery(QueryModel):
     """The first and the last day of a period, both included.
 
     Without `end_date`, the period ends today. Without `start_date`, it is one day.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_date: LedgerDate | None = None
     end_date: LedgerDate | None = None

@@ -29,10 +29,22 @@ MAX_ERRORS: Final = 50
 OMITS_NULL: Final = "x-omits-null"
 
 
+# The base classes have `defer_build`: a model is built at its first use, because a process uses few
+# of its models, and building all of them takes a tenth of the start.
+
+
 class Dto(BaseModel):
     """Base class of DTOs between contexts. Immutable; ignores unknown fields of a newer sender."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_bytes="base64", defer_build=True
+    )
+
+
+class QueryModel(BaseModel):
+    """Base class of query parameters. Immutable; rejects unknown parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class RequestModel(BaseModel):
@@ -42,7 +54,7 @@ class RequestModel(BaseModel):
     sequences have `fail_fast=True`, so that validation stops at the first invalid element.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="wrap")
     @classmethod

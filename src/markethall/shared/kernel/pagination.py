@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic_core import to_json
 
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
-from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.model import Dto, QueryModel
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -48,10 +48,8 @@ class Page(Dto, Generic[T]):
         return f"{params[0].__name__.removesuffix('View')}{cls.__name__}"
 
 
-class PageQuery(BaseModel):
+class PageQuery(QueryModel):
     """The query parameters that every list has. Unknown parameters are rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     # enough for a keyset with a name of maximum length in four-byte characters

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from markethall.inventory.catalogue.contract.categories import Categories
@@ -35,7 +35,7 @@ from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.languages import lookup_language, parse_accept_language
-from markethall.shared.kernel.model import Text
+from markethall.shared.kernel.model import QueryModel, Text
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
@@ -118,10 +118,8 @@ AcceptLanguage = Annotated[
 ]
 
 
-class LanguageQuery(BaseModel):
+class LanguageQuery(QueryModel):
     """The query parameters of a single resource. Unknown parameters are rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     lang: Annotated[LanguageRange | None, Field(description=_DESCRIPTION)] = None
 
