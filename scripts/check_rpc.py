@@ -88,7 +88,7 @@ def _document() -> dict[str, Any]:
     app = FastAPI(title="Markethall, between its contexts", version="1")
     for manifest in topology().manifests:
         if internal_api := manifest.load_parts().internal_api:
-            app.include_router(internal_api.router)
+            app.include_router(internal_api.routes.router)
     document = extend_openapi(app)()
     for operation in (one for path in document["paths"].values() for one in path.values()):
         # only the codes of the error examples are compared, so their contents are removed

@@ -85,7 +85,7 @@ def build_app(**settings: Any) -> Gateway:
     for context in sorted(topology().contexts):
         internal_api = topology().contexts[context].load_parts().internal_api
         if internal_api:
-            app.app.include_router(internal_api.router)
+            app.app.include_router(internal_api.routes.router)
     callers = {name: LocalJwks(SIGNER.jwks) for name in topology().contexts}
     app.container.process.service_token_verifier.override(
         ServiceVerifier(callers, set(topology().contexts), utc_now)

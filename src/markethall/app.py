@@ -212,7 +212,7 @@ def _add_internal_api(app: FastAPI, settings: Settings) -> None:
     for context in sorted(settings.contexts):
         internal_api = topology().contexts[context].load_parts().internal_api
         if internal_api and settings.remote_callers_of(context):
-            _add_undocumented_routes(app, internal_api.router)
+            _add_undocumented_routes(app, internal_api.routes.router)
     # Other processes fetch the public key of a context from any process that serves the context. So
     # every process with a service key publishes it, even if it makes no calls and sends no events.
     if (

@@ -27,7 +27,7 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
-from markethall.inventory.remote import RemoteInventory, router
+from markethall.inventory.remote import RemoteInventory, routes
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.search.contract import FamilySearch, ProductSearch
 from markethall.inventory.settings import InventorySettings
@@ -213,7 +213,7 @@ async def inventory_app(wiring: tuple[str, InventoryApp]) -> AsyncIterator[Inven
         yield inventory_app
         return
     local = inventory_app.inventory
-    async with over_rpc("inventory", router, local, RemoteInventory) as remote:
+    async with over_rpc("inventory", routes.router, local, RemoteInventory) as remote:
         yield replace(inventory_app, inventory=remote)
 
 

@@ -32,7 +32,7 @@ from markethall.payments.ports import (
     SandboxLedger,
     Sleep,
 )
-from markethall.payments.remote import RemotePayments, router
+from markethall.payments.remote import RemotePayments, routes
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.settings import PaymentsSettings
@@ -484,7 +484,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
         yield payments_app
         return
     here = payments_app.payments
-    async with over_rpc("payments", router, here, RemotePayments) as remote:
+    async with over_rpc("payments", routes.router, here, RemotePayments) as remote:
         payments_app.container.payments.override(remote)
         yield payments_app
 

@@ -85,7 +85,7 @@ class Contract:
 
     @property
     def router(self) -> APIRouter:
-        return self._api.router
+        return self._api.routes.router
 
     @property
     def remote(self) -> Callable[[RpcClient], Any]:

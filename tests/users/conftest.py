@@ -22,7 +22,7 @@ from markethall.shared.security.passwords import Passwords
 from markethall.testing import context_tools
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Register, Sessions, TokenPair, Users, UserView
-from markethall.users.remote import RemoteUsers, router
+from markethall.users.remote import RemoteUsers, routes
 from markethall.users.settings import UsersSettings
 from tests.rpc_loopback import over_rpc
 
@@ -103,7 +103,7 @@ async def users_app(wiring: tuple[str, UsersApp]) -> AsyncIterator[UsersApp]:
     if where != "remote":
         yield users_app
         return
-    async with over_rpc("users", router, users_app.users, RemoteUsers) as remote:
+    async with over_rpc("users", routes.router, users_app.users, RemoteUsers) as remote:
         yield replace(users_app, users=remote)
 
 

@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 def _load_parts() -> "ContextParts[InventoryContainer]":
     from markethall.inventory.container import InventoryContainer
     from markethall.inventory.contract import Inventory
-    from markethall.inventory.remote import GuardedInventory, RemoteInventory
-    from markethall.inventory.remote import router as internal_router
+    from markethall.inventory.remote import GuardedInventory, RemoteInventory, routes
     from markethall.inventory.router import router
     from markethall.shared.composition.parts import ContextParts, InternalApi
 
     internal_api: InternalApi[InventoryContainer, Inventory] = InternalApi(
-        router=internal_router,
+        routes=routes,
         local=lambda container: container.inventory(),
         remote=RemoteInventory,
         guarded=GuardedInventory,

@@ -33,27 +33,26 @@ class ReservationRef(Dto):
     reservation_id: UUID
 
 
-_routes = InternalRoutes("inventory", lambda container: container.inventory())
-router = _routes.router
+routes = InternalRoutes("inventory", lambda container: container.inventory())
 # Callers of an older release do not know these two errors. They never get them, because they do not
 # send `limited`. scripts/rpc_compatibility.py reads this extension of the schema.
 _LIMIT_ERRORS: Final = (TooManyUnpaidOrders, TooManyUnits)
-_routes.add(
+routes.add(
     Inventory.reserve,
     ProductNotFound,
     OutOfStock,
     *_LIMIT_ERRORS,
     openapi_extra={"x-refused-only-with": {"limited": [error.code for error in _LIMIT_ERRORS]}},
 )
-_routes.add(Inventory.extend, ReservationClosed)
-_routes.add(Inventory.commit, OutOfStock, ReservationClosed, reference=ReservationRef)
-_routes.add(Inventory.consume, OutOfStock, ReservationClosed)
-_routes.add(Inventory.release_part, ReservationClosed)
-_routes.add(Inventory.release, reference=ReservationRef)
-_routes.add(Inventory.merge, ReservationClosed)
-_routes.add(Inventory.restock, ProductNotFound)
-_routes.add(Inventory.list_reservation_states)
-_routes.add(Inventory.list_offers)
+routes.add(Inventory.extend, ReservationClosed)
+routes.add(Inventory.commit, OutOfStock, ReservationClosed, reference=ReservationRef)
+routes.add(Inventory.consume, OutOfStock, ReservationClosed)
+routes.add(Inventory.release_part, ReservationClosed)
+routes.add(Inventory.release, reference=ReservationRef)
+routes.add(Inventory.merge, ReservationClosed)
+routes.add(Inventory.restock, ProductNotFound)
+routes.add(Inventory.list_reservation_states)
+routes.add(Inventory.list_offers)
 
 
 class RemoteInventory:

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 def _load_parts() -> "ContextParts[PaymentsContainer]":
     from markethall.payments.container import PaymentsContainer
     from markethall.payments.contract import Payments
-    from markethall.payments.remote import GuardedPayments, RemotePayments
-    from markethall.payments.remote import router as internal_router
+    from markethall.payments.remote import GuardedPayments, RemotePayments, routes
     from markethall.payments.router import router
     from markethall.shared.composition.parts import ContextParts, InternalApi
 
     internal_api: InternalApi[PaymentsContainer, Payments] = InternalApi(
-        router=internal_router,
+        routes=routes,
         local=lambda container: container.payments(),
         remote=RemotePayments,
         guarded=GuardedPayments,

@@ -35,12 +35,11 @@ class PaymentRef(Dto):
     payment_id: UUID
 
 
-_routes = InternalRoutes("payments", lambda container: container.payments())
-router = _routes.router
-_routes.add(Payments.open, OrderHasPayment, UnknownPaymentMethod)
-_routes.add(Payments.activate)
-_routes.add(Payments.cancel, InvalidPaymentTransition, PaymentInProgress, reference=PaymentRef)
-_routes.add(
+routes = InternalRoutes("payments", lambda container: container.payments())
+routes.add(Payments.open, OrderHasPayment, UnknownPaymentMethod)
+routes.add(Payments.activate)
+routes.add(Payments.cancel, InvalidPaymentTransition, PaymentInProgress, reference=PaymentRef)
+routes.add(
     Payments.capture_due,
     PaymentNotFound,
     InvalidPaymentTransition,
@@ -48,10 +47,10 @@ _routes.add(
     OperationIdTaken,
     CurrencyMismatch,
 )
-_routes.add(
+routes.add(
     Payments.void, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress, OperationIdTaken
 )
-_routes.add(
+routes.add(
     Payments.refund,
     PaymentNotFound,
     InvalidPaymentTransition,
@@ -60,7 +59,7 @@ _routes.add(
     ValidationFailed,
     CurrencyMismatch,
 )
-_routes.add(Payments.list_payment_states)
+routes.add(Payments.list_payment_states)
 
 
 class RemotePayments:

@@ -118,7 +118,7 @@ async def open_remote(
             Exception: unexpected_handler,
         }
     )
-    app.include_router(api.router)
+    app.include_router(api.routes.router)
     app.state.contexts = {context: container}
     app.state.allow_list = AllowList(
         {context: {method: frozenset({TEST_CALLER}) for method in methods}}

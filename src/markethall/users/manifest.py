@@ -15,12 +15,11 @@ def _load_parts() -> "ContextParts[UsersContainer]":
     from markethall.shared.composition.parts import ContextParts, InternalApi
     from markethall.users.container import UsersContainer
     from markethall.users.contract import Users
-    from markethall.users.remote import GuardedUsers, RemoteUsers
-    from markethall.users.remote import router as internal_router
+    from markethall.users.remote import GuardedUsers, RemoteUsers, routes
     from markethall.users.router import router
 
     internal_api: InternalApi[UsersContainer, Users] = InternalApi(
-        router=internal_router,
+        routes=routes,
         local=lambda container: container.users(),
         remote=RemoteUsers,
         guarded=GuardedUsers,

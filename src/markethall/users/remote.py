@@ -21,10 +21,9 @@ class UserRef(Dto):
     user_id: UUID
 
 
-_routes = InternalRoutes("users", lambda container: container.users())
-router = _routes.router
-_routes.add(Users.get_active_customer, UserNotFound, UserInactive, reference=UserRef)
-_routes.add(Users.issue_order_token, UserInactive)
+routes = InternalRoutes("users", lambda container: container.users())
+routes.add(Users.get_active_customer, UserNotFound, UserInactive, reference=UserRef)
+routes.add(Users.issue_order_token, UserInactive)
 
 
 class RemoteUsers:

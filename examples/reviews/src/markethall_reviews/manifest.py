@@ -18,12 +18,11 @@ def _load_parts() -> "ContextParts[ReviewsContainer]":
     from markethall.shared.composition.parts import ContextParts, InternalApi
     from markethall_reviews.container import ReviewsContainer
     from markethall_reviews.contract import Ratings
-    from markethall_reviews.remote import GuardedRatings, RemoteRatings
-    from markethall_reviews.remote import router as internal_router
+    from markethall_reviews.remote import GuardedRatings, RemoteRatings, routes
     from markethall_reviews.router import router
 
     internal_api: InternalApi[ReviewsContainer, Ratings] = InternalApi(
-        router=internal_router,
+        routes=routes,
         local=lambda container: container.ratings(),
         remote=RemoteRatings,
         guarded=GuardedRatings,

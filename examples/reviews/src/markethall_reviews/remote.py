@@ -14,9 +14,8 @@ class ProductRef(Dto):
     product_id: UUID
 
 
-_routes = InternalRoutes("reviews", lambda container: container.ratings())
-router = _routes.router
-_routes.add(Ratings.get_rating, reference=ProductRef)
+routes = InternalRoutes("reviews", lambda container: container.ratings())
+routes.add(Ratings.get_rating, reference=ProductRef)
 
 
 class RemoteRatings:

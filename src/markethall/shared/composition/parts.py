@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from markethall.shared.composition.container import ContextContainer
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
+from markethall.shared.rpc.server import InternalRoutes
 
 C = TypeVar("C")
 K = TypeVar("K", bound=ContextContainer)
@@ -19,10 +20,10 @@ class InternalApi(Generic[K, C]):
     """The ways in which other contexts call the contract `C`, in process and over HTTP."""
 
     # the endpoints; mounted if another process serves a context that calls this one
-    router: APIRouter
+    routes: InternalRoutes
     # returns the implementation from the container of the context
     local: Callable[[K], C]
-    # builds the client that calls `router` from another process
+    # builds the client that calls `routes` from another process
     remote: Callable[[RpcClient], C]
     # wraps the implementation or the client with the call guard
     guarded: Callable[[C, CallGuard], C]

@@ -1,6 +1,7 @@
 """Internal endpoints: their routes, authorization and request models."""
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Annotated, Any, Final, get_type_hints
 
 import structlog
@@ -87,11 +88,14 @@ FORBID_UNKNOWN_FIELDS: Final = _ForbidUnknownFields()
 
 
 class InternalRoutes:
-    """The routes `POST /internal/<context>/<method>` for the methods of a contract."""
+    """The routes `POST /internal/<context>/<method>` for the methods of a contract.
+
+    They are built when `router` is first read, because most processes do not serve them.
+    """
 
     def __init__(self, context: str, select: Callable[[Any], Any]) -> None:
         """`select` returns the implementation of the contract in the container of the context."""
-        self.router = APIRouter(prefix=f"/internal/{context}", tags=["internal"])
+        self._add_routes: list[Callable[[APIRouter], None]] = []
         self._context = context
         self._contract = Depends(FromContext[Any](context)(select))
 
@@ -107,6 +111,23 @@ class InternalRoutes:
         The annotations of the method give the types of the request and the response. A method whose
         argument is an id needs a `reference`: the model of the request, with the id as its field.
         """
+        self._add_routes.append(partial(self._add_route, method, errors, reference, openapi_extra))
+
+    @cached_property
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix=f"/internal/{self._context}", tags=["internal"])
+        for add_route in self._add_routes:
+            add_route(router)
+        return router
+
+    def _add_route(
+        self,
+        method: Callable[..., Any],
+        errors: tuple[type[DomainError], ...],
+        reference: type[BaseModel] | None,
+        openapi_extra: dict[str, Any] | None,
+        router: APIRouter,
+    ) -> None:
         name, hints = method.__name__, get_type_hints(method)
         result_type, command_type = hints["return"], reference or list(hints.values())[1]
 
@@ -120,7 +141,7 @@ class InternalRoutes:
             return Response(status_code=204) if result is None else json_response(result)
 
         has_result = result_type is not type(None)
-        self.router.add_api_route(
+        router.add_api_route(
             f"/{name}",
             handle,
             methods=["POST"],
