@@ -14,7 +14,6 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from markethall.app import create_app
 from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
 from markethall.shared.observability import log
@@ -107,9 +106,11 @@ def server_config(app: str | ASGIApp, settings: Settings, *, factory: bool = Fal
 
 def create_served_app() -> ASGIApp:
     """Create the application of a server process, with settings from the environment."""
-    # Creating the application leaves little garbage, but each collection would search all of its
-    # objects, which takes a sixth of the start.
+    # Importing and creating the application leaves little garbage, but each collection would search
+    # all of its objects, which takes a sixth of the start.
     gc.disable()
+    from markethall.app import create_app
+
     settings = read_settings()
     log.configure(settings.log_format, settings.log_level)
     app = create_app(settings)
