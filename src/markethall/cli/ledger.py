@@ -27,7 +27,7 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
 ) -> None:
-    """Check the sums and the hash chains of the ledger: exit code 1 if a row does not fit."""
+    """Check the sums and the hash chains of the ledger: exit code 1 if a row is wrong."""
 
     async def check(container: "ApplicationContainer") -> "LedgerReport":
         return await _verify(container, rebuild=rebuild)

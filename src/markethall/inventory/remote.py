@@ -1,4 +1,4 @@
-"""The contract `Inventory` over HTTP: server routes, then the client."""
+"""The contract `Inventory` over HTTP: server routes, client, and wrapper with the call guard."""
 
 from typing import Final
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The contract `Payments` over HTTP: server routes, then the client."""
+"""The contract `Payments` over HTTP: server routes, client, and wrapper with the call guard."""
 
 from uuid import UUID
 

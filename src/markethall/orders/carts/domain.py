@@ -97,7 +97,7 @@ class CartLine:
         return CartLine.from_offer(offer, self.quantity)
 
     def changes(self, offer: Offer | None) -> Iterator[LineChangeView]:
-        """List what has changed since the owner last looked."""
+        """List the changes since the owner last looked."""
         if offer is None:
             if self.seen_available is not None:
                 yield LineChangeView(kind=LineChangeKind.REMOVED, product_id=self.product_id)
@@ -250,7 +250,7 @@ class Cart:
         return self.change({"status": CartStatus.MERGED, "merged_into": cart_id}, now)
 
     def look(self, offers: Mapping[UUID, Offer]) -> tuple["Cart", tuple[LineChangeView, ...]]:
-        """Record that the owner has seen the offers. Return the cart, and what has changed since.
+        """Record that the owner has seen the offers. Return the cart and the changes of its lines.
 
         The version stays, because the owner has changed nothing.
         """

@@ -1,8 +1,9 @@
 """The integrity checks of orders, also those that compare orders with other contexts.
 
 A rule about an order and its payment or reservation holds only after the events have been handled.
-So an order that has changed within the grace, and a payment that was settled within it, are not
-judged. The other context is read first, so a change between the two reads is within the grace.
+So an order that has changed within the grace period, and a payment that was settled within it, are
+not judged. The other context is read first, so a change between the two reads is within the grace
+period.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence

@@ -80,7 +80,7 @@ class PaymentReturns:
             log.error("order.void_failed", payment_id=str(payment_id), reason=payment.failure_code)
 
     async def refund(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
-        """Refund all that is refundable.
+        """Refund the whole refundable amount.
 
         The payment id determines the refund id, so a repeated call returns the same refund.
         """

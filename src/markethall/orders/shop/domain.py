@@ -45,7 +45,7 @@ def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination
 
 
 def have_same_destination(first: AnyAddress, second: AnyAddress) -> bool:
-    """Whether an order costs the same at both addresses, whatever the settings of the shop are."""
+    """Whether an order costs the same at both addresses with any settings of the shop."""
     return _known_destination(first) == _known_destination(second)
 
 

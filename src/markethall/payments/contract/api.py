@@ -204,7 +204,7 @@ class PaymentApi(Protocol):
         *,
         is_final: bool,
     ) -> PaymentView:
-        """Capture an authorized payment, without `amount` all that is left. Staff only.
+        """Capture an authorized payment; without `amount`, the uncaptured rest. Staff only.
 
         If the amount is the rest, if it `is_final`, or if the provider captures only once, the
         payment is then `captured`, otherwise it stays `authorized`. If the provider rejects the
@@ -234,7 +234,7 @@ class PaymentApi(Protocol):
         reason: str,
         attempt: IdempotentCommand,
     ) -> RefundView:
-        """Refund a payment; without `amount`, refund all that is refundable. Staff only.
+        """Refund a payment; without `amount`, the whole refundable amount. Staff only.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
         """

@@ -43,7 +43,7 @@ class ActivatePayments(Dto):
 
 
 class RefundPayment(Dto):
-    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
+    """A refund of a payment. Without `amount`, the whole refundable amount is refunded."""
 
     payment_id: UUID
     refund_id: UUID

@@ -143,7 +143,7 @@ class TrialBalanceQuery(QueryModel):
 
 
 class LedgerFinding(Dto):
-    """A row that does not fit the rest of the ledger. A field that does not apply is null."""
+    """A row that contradicts the rest of the ledger. A field that does not apply is null."""
 
     problem: LedgerProblem
     chain: int | None = None

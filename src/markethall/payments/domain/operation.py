@@ -68,8 +68,8 @@ class Operation:
 
     A charge or authorization has a `method`. A capture, void or refund has `charge_id`, the id of
     the charge or authorization that it changes, and `charge_reference`, the provider's id of that
-    operation. `is_final` of a capture makes the provider release what is not captured. If
-    the operation is still open at `due_at`, the reconciliation job looks up its outcome.
+    operation. A capture with `is_final` makes the provider release the uncaptured rest. If the
+    operation is still open at `due_at`, the reconciliation job looks up its outcome.
 
     `customer` is the reference of the user's customer object at the provider. The operation needs
     it if it charges a saved method, or if `saves_method` is set.
@@ -77,8 +77,8 @@ class Operation:
     While the customer may still act, `follow_up_at` is the time at which a job looks the charge up
     again, or cancels it because its payment has ended.
 
-    `fee_amount` is what the provider keeps, in minor units of `fee_currency`; it may become known
-    after the operation has succeeded.
+    `fee_amount` is the amount that the provider keeps, in minor units of `fee_currency`; it may
+    become known after the operation has succeeded.
     """
 
     operation_id: UUID

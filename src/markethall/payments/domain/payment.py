@@ -301,7 +301,7 @@ class Payment:
             self._transition(C.EXPIRE)
 
     def reserve_refund(self, requested_amount: Money | None) -> int:
-        """Reserve an amount for a refund and return it; None reserves all that is refundable.
+        """Reserve an amount for a refund and return it; None reserves the whole refundable amount.
 
         Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch, ValidationFailed.
         """

@@ -105,7 +105,7 @@ class OperationRequest:
     A charge or authorization has a `method`. The other kinds have `charge_id`, the id of the charge
     or authorization that they change, and `charge_reference`, its id at the provider. `reference`
     is the id of the operation itself at the provider, if it is known. A capture with `is_final`
-    releases what is not captured; without the capability `multiple_captures`, every capture does.
+    releases the uncaptured rest; without the capability `multiple_captures`, every capture does.
 
     `customer` is the reference that `ensure_customer` returned. A charge has it if its method is a
     saved one, or if `saves_method` is set: then the method is saved when the charge succeeds.

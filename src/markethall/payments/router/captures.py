@@ -43,7 +43,7 @@ _UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class CaptureRequest(RequestModel):
-    """A capture. Without `amount`, all that is left of the authorization is captured."""
+    """A capture. Without `amount`, the uncaptured rest is captured."""
 
     amount: PositiveMoney | None = None
     final: Annotated[

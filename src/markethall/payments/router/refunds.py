@@ -31,7 +31,7 @@ router = APIRouter(tags=["payments"])
 
 
 class RefundRequest(RequestModel):
-    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
+    """A refund of a payment. Without `amount`, the whole refundable amount is refunded."""
 
     amount: PositiveMoney | None = None
     reason: Annotated[Text, Field(min_length=1, max_length=500, examples=["damaged"])]

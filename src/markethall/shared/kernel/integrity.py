@@ -82,8 +82,8 @@ class Repair:
 class IntegrityCheck:
     """One rule, and the function that finds the rows that break it.
 
-    `find` reads the data in pages and writes nothing. Its second argument is the grace: rows that
-    changed within this time are not judged by rules about several transactions. `find` raises
+    `find` reads the data in pages and writes nothing. Its second argument is the grace period: rows
+    that changed within this time are not judged by rules about several transactions. `find` raises
     Unavailable if a database or another context does not answer.
     """
 

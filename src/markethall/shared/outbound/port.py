@@ -72,7 +72,7 @@ class OutboundHttp(Protocol):
         headers: Mapping[str, str] | None = None,
         content: bytes = b"",
     ) -> OutboundResponse:
-        """Send one request and return the response, whatever its status. Raises OutboundFailed.
+        """Send one request and return the response with any status. Raises OutboundFailed.
 
         After a redirect to another origin, `headers` are not sent, because they may contain
         credentials.

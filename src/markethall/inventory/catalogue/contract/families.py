@@ -213,7 +213,7 @@ class SlugTaken(DomainError):
 
 
 class Families(Protocol):
-    """Families.
+    """The public API of families.
 
     `family` in a command of a product is the label or slug of a family; an unknown text creates a
     family with this label. `slug` in the methods is a slug, former slug, label or id of a family,

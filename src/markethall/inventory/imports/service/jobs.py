@@ -296,7 +296,7 @@ class ImportWorker:
         """Apply a batch in one transaction.
 
         Raises SkuConflict, PositionConflict, Unavailable. Raises BlockedByExpiredReservations if
-        rows count fewer units than are reserved and some of these reservations are overdue. If
+        rows set fewer units on hand than are reserved and some reservations are overdue. If
         `is_last_attempt` is true, store errors of these rows instead.
         """
         changes: BatchChanges | None = None

@@ -34,7 +34,7 @@ class CartChanged(DomainError):
 
 
 class CartNotReady(DomainError):
-    """The cart lacks what checkout needs. Details: readiness (each with code, field, message)."""
+    """The cart is not ready for checkout. Details: readiness (each with code, field, message)."""
 
     code = "orders.cart_not_ready"
     status = 409

@@ -79,10 +79,10 @@ class ReadinessProblem(Dto):
 class CartView(Dto):
     """A cart. Prices, availability and totals are current, but nothing is reserved.
 
-    `changes` lists what has changed since the owner last read the cart. `readiness` is empty if the
-    cart can be checked out. `totals` is null if the cart cannot be priced, such as an empty one.
-    Without a shipping address, it assumes the country of the shop. At `expires_at` the cart is
-    deleted, unless it changes before.
+    `changes` lists the changes since the owner last read the cart. `readiness` is empty if the cart
+    can be checked out. `totals` is null if the cart cannot be priced, such as an empty one. Without
+    a shipping address, it assumes the country of the shop. At `expires_at` the cart is deleted,
+    unless it changes before.
     """
 
     cart_id: UUID

@@ -116,7 +116,7 @@ async def list_carts(
 async def get_cart(request: Request, ctx: OwnerOrStaff, cart_id: Id, carts: CartsDep) -> Response:
     """Return a cart with current prices, availability and totals. Nothing is reserved.
 
-    `changes` lists what has changed since its owner last read it, so each change is listed once.
+    `changes` lists the changes since its owner last read it, so each change is listed once.
     """
     return apply_if_none_match(request, cart_response(await carts.get(ctx, cart_id)))
 

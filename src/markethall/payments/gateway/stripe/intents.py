@@ -281,7 +281,7 @@ class IntentOperations:
 
 
 def _customer_parameters(request: OperationRequest) -> Mapping[str, Any]:
-    """Return the parameters of saved cards. Only cards are saved, whatever else the shop offers.
+    """Return the parameters of saved cards. No other payment methods are saved.
 
     Stripe saves the card when the customer has paid, and optimizes it for payments at which the
     customer is present (`on_session`).
