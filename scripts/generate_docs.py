@@ -19,7 +19,7 @@ from markethall.inventory.imports.domain.csv_columns import CSV_HEADER, FAMILY_H
 from markethall.orders.domain import FULFILMENT_TRANSITIONS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.orders.returns.domain import RETURN_TRANSITIONS
-from markethall.payments.domain import TRANSITIONS as PAYMENT_TRANSITIONS
+from markethall.payments.domain.payment_transitions import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE

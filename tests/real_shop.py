@@ -19,7 +19,7 @@ from markethall.orders.carts.contract import (
 )
 from markethall.orders.contract import CancelOrder, OrderQuery, OrderView
 from markethall.payments.contract import PaymentQuery, PaymentView
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import read_settings

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from markethall.payments.contract import PaymentStatus
-from markethall.payments.domain import TRANSITIONS, PaymentCommand
+from markethall.payments.domain.payment_transitions import TRANSITIONS, PaymentCommand
 from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
 
 # the commands of requests, webhooks, reconciliation and expiry, which the state diagram must show

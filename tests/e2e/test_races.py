@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from tests.conftest import url_of
 from tests.e2e.dedicated_server import DatabaseReader, database_of

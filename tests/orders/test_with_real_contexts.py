@@ -31,7 +31,7 @@ from markethall.payments.contract import (
     PaymentView,
     UnknownPaymentMethod,
 )
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings

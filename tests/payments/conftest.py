@@ -22,7 +22,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.payments.domain import Operation, Outcome
+from markethall.payments.domain.operation import Operation, Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.ports import (
     OperationRequest,
@@ -36,7 +36,7 @@ from markethall.payments.remote import RemotePayments, routes
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
 from markethall.payments.settings import PaymentsSettings
-from markethall.payments.sql import metadata
+from markethall.payments.sql.tables import metadata
 from markethall.schema_migrations import upgrade
 from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response

@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind
-from markethall.payments.domain import Outcome, Succeeded
+from markethall.payments.domain.operation import Outcome, Succeeded
 from markethall.payments.ports import OperationRequest, PaymentGateway, ProviderNews
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     PaymentStatus,
     PaymentView,
 )
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.payments.ports import GatewayTools
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres

@@ -17,16 +17,10 @@ from markethall.payments.contract import (
     PostingKind,
     RefundExceedsCaptured,
 )
-from markethall.payments.domain import (
-    Failed,
-    Operation,
-    Outcome,
-    Payment,
-    Succeeded,
-    correct_operation,
-    postings_of,
-    settle_operation,
-)
+from markethall.payments.domain.ledger import postings_of
+from markethall.payments.domain.operation import Failed, Operation, Outcome, Succeeded
+from markethall.payments.domain.outcomes import correct_operation, settle_operation
+from markethall.payments.domain.payment import Payment
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch, Money

@@ -21,7 +21,7 @@ from markethall.payments.contract import (
     UnsupportedByProvider,
     VoidPayment,
 )
-from markethall.payments.domain import Failed, Succeeded
+from markethall.payments.domain.operation import Failed, Succeeded
 from markethall.payments.ports import Capability, OperationRequest, PaymentGatewayTimeout
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id

@@ -18,18 +18,11 @@ from markethall.payments.contract import (
     PostingKind,
     RedirectAction,
 )
-from markethall.payments.domain import (
-    TRANSITIONS,
-    ActionRequired,
-    Failed,
-    Operation,
-    Payment,
-    PaymentCommand,
-    Posting,
-    Succeeded,
-    postings_of,
-    settle_operation,
-)
+from markethall.payments.domain.ledger import Posting, postings_of
+from markethall.payments.domain.operation import ActionRequired, Failed, Operation, Succeeded
+from markethall.payments.domain.outcomes import settle_operation
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.payment_transitions import TRANSITIONS, PaymentCommand
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 

@@ -4,7 +4,7 @@ import pytest
 from dependency_injector import providers
 
 from markethall.payments.contract import PaymentView
-from markethall.payments.domain import Failed, Outcome, Succeeded
+from markethall.payments.domain.operation import Failed, Outcome, Succeeded
 from markethall.payments.gateway.manual import ManualGateway
 from markethall.payments.gateway.manual_manifest import ManualMethod
 from markethall.payments.ports import Capability, OperationRequest

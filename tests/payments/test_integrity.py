@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from markethall.payments.contract import ListPaymentStates, PaymentView
-from markethall.payments.domain import Succeeded
-from markethall.payments.memory import Tables
+from markethall.payments.domain.operation import Succeeded
+from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
-from markethall.payments.service import PaymentIntegrity, VerifyLedger
+from markethall.payments.service.integrity import PaymentIntegrity
+from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.integrity import Findings

@@ -16,21 +16,17 @@ from markethall.payments.contract import (
     PostingQuery,
     PostingView,
 )
-from markethall.payments.domain import (
+from markethall.payments.domain.ledger import Posting, postings_of
+from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
+from markethall.payments.domain.operation import Operation, Outcome, Succeeded
+from markethall.payments.domain.posting_chain import (
     CHAIN_COUNT,
-    ChainCheck,
     ChainPosition,
-    Operation,
-    Outcome,
-    Posting,
     RecordedPosting,
-    Succeeded,
-    compare_with_operations,
     next_position,
-    postings_of,
 )
 from markethall.payments.ports import OperationKind, OperationRequest
-from markethall.payments.service import FeeResult
+from markethall.payments.service.report_comparison import FeeResult
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
@@ -267,7 +263,7 @@ async def test_large_ledger_is_verified_in_pages(
     payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("markethall.payments.service.verify_ledger._PAGE_SIZE", 2)
-    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 2)
+    monkeypatch.setattr("markethall.payments.service.trial_balance._PAGE_SIZE", 2)
     for _ in range(3):
         payment = await payments_app.paid(100)
         for _ in range(4):

@@ -18,9 +18,9 @@ from markethall.payments.contract import (
     TrialBalance,
     TrialBalanceQuery,
 )
-from markethall.payments.domain import Posting
+from markethall.payments.domain.ledger import Posting
 from markethall.payments.ports import DaySums
-from markethall.payments.service import LedgerSums
+from markethall.payments.service.trial_balance import LedgerSums
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import AmountOutOfRange, Money
 from markethall.shared.kernel.pagination import PageQuery
@@ -339,7 +339,7 @@ async def test_sums_have_the_postings_of_one_point_in_time(payments_app: Payment
 async def test_each_posting_is_summed_once(
     payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 2)
+    monkeypatch.setattr("markethall.payments.service.trial_balance._PAGE_SIZE", 2)
     observed = ObservedDatabase(payments_app)
     payment = await payments_app.paid(100)
     for _ in range(8):
@@ -361,7 +361,7 @@ async def test_each_posting_is_summed_once(
 async def test_cancelled_reading_is_continued(
     payments_app: PaymentsApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("markethall.payments.service.ledger_sums._PAGE_SIZE", 1)
+    monkeypatch.setattr("markethall.payments.service.trial_balance._PAGE_SIZE", 1)
     observed = ObservedDatabase(payments_app)
     payment = await payments_app.paid(100)
     await payments_app.refund(payment, 30)

@@ -12,7 +12,7 @@ import pytest
 
 from markethall.payments.contract import LedgerFinding, LedgerReport, PostingQuery, PostingView
 from markethall.payments.contract import LedgerProblem as Problem
-from markethall.payments.domain import chain_of
+from markethall.payments.domain.posting_chain import chain_of
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain

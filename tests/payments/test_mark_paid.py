@@ -18,7 +18,7 @@ from markethall.payments.contract import (
     PaymentView,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch
 from markethall.shared.kernel.pagination import PageQuery

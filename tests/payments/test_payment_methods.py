@@ -11,7 +11,8 @@ from markethall.payments.ports import (
     PaymentMethod,
     Succeeded,
 )
-from markethall.payments.service import ProviderClient, ProviderLimits
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.shared.kernel.money import Money
 from tests.payments.conftest import PaymentsApp
 from tests.payments.test_router import Client, assert_problem, client

@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from markethall.payments.contract import PaymentInProgress, PaymentStatus
-from markethall.payments.domain import Outcome, Succeeded
+from markethall.payments.domain.operation import Outcome, Succeeded
 from markethall.payments.ports import OperationRequest, OutcomePending, PaymentGateway
-from markethall.payments.service import ProviderClient, ProviderLimits
-from markethall.payments.service.provider_connection import COOL_DOWN_SECONDS
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.provider_connection import COOL_DOWN_SECONDS, ProviderLimits
 from markethall.shared.http.admission import AdmissionLimits, AdmissionMiddleware
 from markethall.shared.http.work_kinds import WorkKinds
 from markethall.shared.kernel.errors import Overloaded, Unavailable

@@ -14,7 +14,7 @@ from markethall.payments.contract import (
     RefundExceedsCaptured,
     RefundView,
 )
-from markethall.payments.domain import Succeeded
+from markethall.payments.domain.operation import Succeeded
 from markethall.shared.idempotency.records import InFlight, StoredResponse
 from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import ORDERS_CONTEXT, PaymentsApp, attempt_without_key

@@ -26,9 +26,9 @@ from markethall.payments.contract.reconciliation import (
     ReconciliationSummary,
     ReconciliationView,
 )
-from markethall.payments.domain import Operation
+from markethall.payments.domain.operation import Operation
 from markethall.payments.ports import PaymentGatewayTimeout, ReportKind, ReportLine
-from markethall.payments.service import DailyReconciliation
+from markethall.payments.service.daily_reconciliation import DailyReconciliation
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.money import Money
 from markethall.shared.observability.metrics import REGISTRY

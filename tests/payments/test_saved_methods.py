@@ -14,7 +14,8 @@ from markethall.payments.contract import (
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import MethodDetails, Succeeded
+from markethall.payments.domain.operation import Succeeded
+from markethall.payments.domain.saved_method import MethodDetails
 from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.payments.service.saved_methods import MAX_CONCURRENT_DETACHES
 from markethall.shared.kernel.errors import Unavailable

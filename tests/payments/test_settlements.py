@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 
 from markethall.payments.contract import OperationStatus, PaymentStatus, PaymentView
-from markethall.payments.domain import Failed, Operation, Payment, Succeeded
+from markethall.payments.domain.operation import Failed, Operation, Succeeded
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import Settlement
-from markethall.payments.service.settle_charge import _build_settlement
+from markethall.payments.service.apply_outcome import _build_settlement
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.http.idempotent_routes import ok_response
 from markethall.shared.idempotency.records import IdempotencyRecord, IdempotentCommand

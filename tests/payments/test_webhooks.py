@@ -11,7 +11,7 @@ from markethall.payments.contract import (
     UnknownProvider,
     WebhookSignatureInvalid,
 )
-from markethall.payments.domain import Failed, Succeeded
+from markethall.payments.domain.operation import Failed, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import MAX_WEBHOOK_BYTES, SIGNATURE_HEADER
 from markethall.payments.ports import ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import (

@@ -9,12 +9,10 @@ from dependency_injector import providers
 from markethall.payments.contract import LedgerApi, PaymentApi, Payments
 from markethall.payments.contract.manual_refunds import ManualRefunds
 from markethall.payments.contract.reconciliation import Reconciliations
-from markethall.payments.memory import (
-    MemoryPaymentIntegrityReads,
-    MemoryPaymentStore,
-    MemorySandboxLedger,
-    Tables,
-)
+from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
+from markethall.payments.memory.sandbox import MemorySandboxLedger
+from markethall.payments.memory.store import MemoryPaymentStore
+from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import (
     GatewayTools,
     PaymentGateway,
@@ -24,40 +22,35 @@ from markethall.payments.ports import (
     Store,
 )
 from markethall.payments.ports.integrity import PaymentIntegrityReads
-from markethall.payments.service import (
-    ChangeAuthorization,
-    ChargePayment,
+from markethall.payments.service.api import PaymentApiService, PaymentCommands
+from markethall.payments.service.change_authorization import ChangeAuthorization
+from markethall.payments.service.charge_payment import ChargePayment
+from markethall.payments.service.daily_reconciliation import (
     DailyReconciliation,
-    FollowUps,
-    InternalPaymentService,
-    IssueRefund,
-    LedgerService,
-    LedgerSums,
-    ManualRefundService,
-    MarkPaid,
-    OpenPayments,
-    PaymentApiService,
-    PaymentCommands,
-    PaymentEventHandlers,
-    PaymentIntegrity,
-    PaymentJobs,
-    ProviderClient,
-    ProviderLimits,
     ReconciliationSchedule,
-    ReconciliationService,
-    RecordFee,
-    ReportComparison,
-    SavedMethods,
-    VerifyLedger,
-    WebhookHandler,
 )
+from markethall.payments.service.event_handlers import PaymentEventHandlers
+from markethall.payments.service.integrity import PaymentIntegrity
+from markethall.payments.service.internal import InternalPaymentService
+from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.jobs import FollowUps, PaymentJobs
+from markethall.payments.service.ledger import LedgerService
+from markethall.payments.service.manual_refunds import ManualRefundService
+from markethall.payments.service.mark_paid import MarkPaid
+from markethall.payments.service.open_payment import OpenPayments
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.payments.service.provider_connection import ProviderLimits
+from markethall.payments.service.reconciliations import ReconciliationService
+from markethall.payments.service.report_comparison import RecordFee, ReportComparison
+from markethall.payments.service.saved_methods import SavedMethods
+from markethall.payments.service.trial_balance import LedgerSums
+from markethall.payments.service.verify_ledger import VerifyLedger
+from markethall.payments.service.webhooks import WebhookHandler
 from markethall.payments.settings import PaymentsSettings, installed_gateways
-from markethall.payments.sql import (
-    STATEMENTS,
-    SqlPaymentIntegrityReads,
-    SqlPaymentStore,
-    SqlSandboxLedger,
-)
+from markethall.payments.sql.integrity import SqlPaymentIntegrityReads
+from markethall.payments.sql.sandbox_ledger import SqlSandboxLedger
+from markethall.payments.sql.store import SqlPaymentStore
+from markethall.payments.sql.tables import STATEMENTS
 from markethall.shared.composition.container import (
     ContextContainer,
     ContextTools,

@@ -30,9 +30,10 @@ def _load_parts() -> "ContextParts[PaymentsContainer]":
 
 
 def _load_metadata() -> "MetaData":
-    from markethall.payments.sql import metadata
+    # this module adds its tables to those of `tables`
+    from markethall.payments.sql.reconciliation_tables import reconciliations
 
-    return metadata
+    return reconciliations.metadata
 
 
 MANIFEST: Final = ContextManifest(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from markethall.payments.domain import Failed, Outcome, Succeeded
+from markethall.payments.domain.operation import Failed, Outcome, Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from tests.partitions.in_process import SECRET
 from tests.partitions.scenario.steps import (

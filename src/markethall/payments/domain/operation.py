@@ -133,6 +133,9 @@ class Operation:
     def is_open(self) -> bool:
         return self.settled_at is None
 
+    def is_refund_of(self, payment_id: UUID) -> bool:
+        return self.kind is OperationKind.REFUND and self.payment_id == payment_id
+
     def log_fields(self, id_name: str = "operation_id") -> dict[str, str | int]:
         """Return the fields of a security log event; `id_name` names the id of the operation."""
         return {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from markethall.payments.contract import AwaitTransferAction, OperationKind
-from markethall.payments.domain import ActionRequired, Failed, Outcome
+from markethall.payments.domain.operation import ActionRequired, Failed, Outcome
 from markethall.payments.gateway.manual_manifest import ManualMethod
 from markethall.payments.ports import (
     Capability,

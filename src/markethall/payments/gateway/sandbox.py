@@ -6,7 +6,8 @@ from typing import Final, Literal
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind, RedirectAction
-from markethall.payments.domain import CHARGE_KINDS, ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain.operation import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain.outcomes import CHARGE_KINDS
 from markethall.payments.gateway.sandbox_saved_methods import TOKEN_PREFIX, SandboxSavedMethods
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (

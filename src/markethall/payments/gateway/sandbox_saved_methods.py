@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.domain import MethodDetails, Outcome, Succeeded
+from markethall.payments.domain.operation import Outcome, Succeeded
+from markethall.payments.domain.saved_method import MethodDetails
 from markethall.payments.ports import OperationRequest, SandboxLedger, SandboxSavedMethod
 
 TOKEN_PREFIX: Final = "sandbox_saved_"

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, ValidationError
 
 from markethall.payments.contract import OperationKind, RedirectAction
-from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.domain.operation import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.webhook_signatures import invalid_event, sign, verify_signature
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest

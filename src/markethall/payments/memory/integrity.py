@@ -8,8 +8,11 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.payments.contract import OperationKind, OperationStatus, PaymentState, PaymentStatus
-from markethall.payments.domain import CHARGE_KINDS, PAYABLE_STATUSES, Operation, Payment
 from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.outcomes import CHARGE_KINDS
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import SandboxCharge
 

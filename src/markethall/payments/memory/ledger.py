@@ -7,11 +7,10 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from markethall.payments.contract import OperationStatus
-from markethall.payments.domain import (
-    CUSTOMER_PAYMENTS_ACCOUNT,
+from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT, Posting
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.posting_chain import (
     ChainPosition,
-    Operation,
-    Posting,
     RecordedPosting,
     chain_of,
     next_position,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
+from markethall.payments.domain.saved_method import MethodDetails, ProviderCustomer, SavedMethod
 from markethall.payments.memory.tables import Tables
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.pagination import TimeKeyset

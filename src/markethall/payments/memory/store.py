@@ -7,7 +7,9 @@ from uuid import UUID
 
 from markethall.payments.contract import OperationKind, OrderHasPayment, PaymentState, PaymentStatus
 from markethall.payments.contract.manual_refunds import RefundQuery
-from markethall.payments.domain import PAYABLE_STATUSES, Operation, Payment
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES
 from markethall.payments.memory.guests import MemoryGuestStore
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.ledger import MemoryLedgerStore

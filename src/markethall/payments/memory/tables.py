@@ -6,14 +6,10 @@ from uuid import UUID
 
 from markethall.payments.contract import PostingKind
 from markethall.payments.contract.reconciliation import DifferenceView
-from markethall.payments.domain import (
-    ChainPosition,
-    Operation,
-    Payment,
-    ProviderCustomer,
-    RecordedPosting,
-    SavedMethod,
-)
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
+from markethall.payments.domain.saved_method import ProviderCustomer, SavedMethod
 from markethall.payments.ports import (
     ProviderEvent,
     Reconciliation,

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from markethall.payments.contract import OperationKind, PaymentDispute, UnsupportedByProvider
-from markethall.payments.domain import Operation, Outcome
+from markethall.payments.domain.operation import Operation, Outcome
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.ports.sandbox import SandboxLedger
 from markethall.shared.composition.settings import SETTINGS_CONFIG, Environment

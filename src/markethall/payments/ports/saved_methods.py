@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.payments.domain import ProviderCustomer, SavedMethod
+from markethall.payments.domain.saved_method import ProviderCustomer, SavedMethod
 from markethall.shared.kernel.pagination import TimeKeyset
 
 

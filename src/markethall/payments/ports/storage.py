@@ -8,7 +8,9 @@ from uuid import UUID
 
 from markethall.payments.contract import OperationKind, PaymentState, PaymentStatus
 from markethall.payments.contract.manual_refunds import RefundQuery
-from markethall.payments.domain import Operation, Payment, Posting
+from markethall.payments.domain.ledger import Posting
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports.gateway import ProviderEvent
 from markethall.payments.ports.ledger import LedgerReadStore, LedgerStore
 from markethall.payments.ports.reconciliation import ReconciliationReadStore, ReconciliationStore

@@ -18,7 +18,8 @@ from markethall.payments.contract import (
     SavedPaymentMethodView,
     WebhookReceipt,
 )
-from markethall.payments.domain import Operation, Payment
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import PaymentFilter, ReadStore, Store
 from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.charge_payment import ChargePayment
@@ -118,10 +119,7 @@ class PaymentApiService:
         payment = await self._get_visible_payment(ctx, payment_id)
         async with self._database.read_session() as store:
             operation = await store.get_operation(refund_id)
-        if not operation or (operation.payment_id, operation.kind) != (
-            payment_id,
-            OperationKind.REFUND,
-        ):
+        if not operation or not operation.is_refund_of(payment_id):
             raise RefundNotFound(refund_id=str(refund_id))
         return to_refund_view(operation, payment)
 

@@ -8,30 +8,33 @@ the rules. This module locks and saves the rows, and adds the posting and the ev
 transaction of the caller.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import OperationKind, OperationStatus, PaymentNotFound
-from markethall.payments.domain import (
+from markethall.payments.contract import (
+    OperationKind,
+    OperationStatus,
+    PaymentNotFound,
+    PaymentView,
+    PostingKind,
+)
+from markethall.payments.domain.ledger import Posting, postings_of
+from markethall.payments.domain.operation import Failed, Operation, Outcome, Succeeded
+from markethall.payments.domain.outcomes import (
     CHARGE_KINDS,
-    Failed,
-    Operation,
-    Outcome,
-    Payment,
-    SavedMethod,
-    Succeeded,
     contradicts,
     correct_operation,
-    postings_of,
     settle_operation,
 )
-from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.add_postings import add_postings
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.saved_method import SavedMethod
+from markethall.payments.ports import ReadStore, Settlement, Store
+from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -39,10 +42,18 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Event
-from markethall.shared.observability.metrics import PROVIDER_CONFLICTS
+from markethall.shared.observability.metrics import (
+    PAYMENT_AMOUNT,
+    PAYMENT_MOVEMENTS,
+    PROVIDER_CONFLICTS,
+)
 from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.payments")
+
+V = TypeVar("V", bound=Dto)
+
+_COUNTED_KINDS: Final = (PostingKind.CAPTURE, PostingKind.REFUND)
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,6 @@ class AppliedOutcome:
     payment: Payment
     operation: Operation
     is_conflict: bool = False
-
-
-V = TypeVar("V", bound=Dto)
 
 
 async def lock_payment(store: Store, payment_id: UUID) -> Payment:
@@ -214,3 +222,65 @@ async def _publish_effects(
         await store.publish(event, ctx)
     # last, because the posting locks its hash chain until the commit
     await add_postings(store, postings_of(operation))
+
+
+async def try_settle_charge(
+    database: Database[ReadStore, Store],
+    ctx: CallContext,
+    charge: tuple[Payment, Operation],
+    outcome: Outcome | None,
+    attempt: IdempotentCommand,
+    now: datetime,
+) -> PaymentView | None:
+    """Store the outcome and the response in one statement, in the most frequent case.
+
+    A charge that succeeds at once changes nothing but its payment and operation, and adds one event
+    and one posting. All other outcomes, and a payment that has changed meanwhile, need the
+    transaction of `apply_outcome`, which locks the rows first. For them, return None.
+    """
+    settlement = _build_settlement(charge, outcome, now)
+    if settlement is None:
+        return None
+    view = to_payment_view(settlement.payment)
+    async with database.autocommit() as store:
+        if not await store.try_settle(settlement, ctx, attempt, view):
+            return None
+        count_posting(store, settlement.posting)
+    attempt.is_final = True
+    return view
+
+
+def _build_settlement(
+    charge: tuple[Payment, Operation], outcome: Outcome | None, now: datetime
+) -> Settlement | None:
+    if not isinstance(outcome, Succeeded) or outcome.saved_method or outcome.fee:
+        return None
+    # copies, because the caller settles the originals if this function returns None
+    payment, operation = replace(charge[0]), replace(charge[1])
+    if not operation.is_open:
+        return None
+    event, postings = settle_operation(payment, operation, outcome, now), postings_of(operation)
+    if event is None or len(postings) != 1:
+        return None
+    return Settlement(payment, operation, event, postings[0])
+
+
+async def add_postings(store: Store, postings: Iterable[Posting]) -> None:
+    """Add the postings. The metrics count captures and refunds if the transaction commits."""
+    for posting in postings:
+        await store.add_posting(posting)
+        count_posting(store, posting)
+
+
+def count_posting(store: Store, posting: Posting) -> None:
+    """Count the posting in the metrics if the transaction commits. Only some kinds are counted."""
+    if posting.kind not in _COUNTED_KINDS:
+        return
+    # both kinds get a value for the currency, because Prometheus cannot subtract a series that does
+    # not exist
+    for kind in _COUNTED_KINDS:
+        PAYMENT_AMOUNT.labels(kind.value, posting.currency)
+        PAYMENT_MOVEMENTS.labels(kind.value, posting.currency)
+    labels = posting.kind.value, posting.currency
+    store.count_on_commit(PAYMENT_MOVEMENTS.labels(*labels), 1)
+    store.count_on_commit(PAYMENT_AMOUNT.labels(*labels), posting.moved_amount)

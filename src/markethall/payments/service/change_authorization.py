@@ -22,13 +22,10 @@ from markethall.payments.contract import (
     UnsupportedByProvider,
     VoidPayment,
 )
-from markethall.payments.domain import (
-    ENDED_UNPAID_STATUSES,
-    OPEN_CHANGE_RETRY_SECONDS,
-    Operation,
-    Payment,
-    ended_event,
-)
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.outcomes import ended_event
+from markethall.payments.domain.payment import OPEN_CHANGE_RETRY_SECONDS, Payment
+from markethall.payments.domain.payment_transitions import ENDED_UNPAID_STATUSES
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome, lock_payment, store_outcome
 from markethall.payments.service.provider_client import ProviderClient

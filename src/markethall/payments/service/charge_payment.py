@@ -17,18 +17,13 @@ from markethall.payments.contract import (
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import (
-    FREE_METHOD,
-    Operation,
-    Outcome,
-    Payment,
-    status_changed_event,
-)
+from markethall.payments.domain.operation import FREE_METHOD, Operation, Outcome
+from markethall.payments.domain.outcomes import status_changed_event
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import Capability, ReadStore, Store
-from markethall.payments.service.apply_outcome import store_outcome
+from markethall.payments.service.apply_outcome import store_outcome, try_settle_charge
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import ChosenMethod
-from markethall.payments.service.settle_charge import try_settle_charge
 from markethall.payments.service.views import to_payment_method_view, to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.domain import Payment
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import PaymentFilter, ReadStore, Store
 from markethall.shared.messaging.events import Delivery
 from markethall.shared.persistence.database import Database

@@ -1,7 +1,8 @@
 """The use cases behind the HTTP API of the ledger."""
 
-from collections.abc import AsyncIterator
-from datetime import date
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, date
 from typing import Final
 
 from markethall.payments.contract import (
@@ -13,11 +14,11 @@ from markethall.payments.contract import (
     TrialBalance,
     TrialBalanceQuery,
 )
-from markethall.payments.domain import account_kind
+from markethall.payments.domain.ledger import account_kind
+from markethall.payments.domain.posting_chain import RecordedPosting
 from markethall.payments.ports import PostingFilter, ReadStore, Store
-from markethall.payments.service.export_postings import PAGE_SIZE, export_postings
-from markethall.payments.service.ledger_sums import LedgerSums
 from markethall.payments.service.trial_balance import (
+    LedgerSums,
     PeriodSums,
     build_trial_balance,
     resolve_period,
@@ -27,11 +28,26 @@ from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.views import to_posting_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.money import money_in_range
+from markethall.shared.kernel.csv_format import escape_formula, format_csv_row
+from markethall.shared.kernel.money import format_major_units, money_in_range
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.shared_run import SharedRun
 from markethall.shared.persistence.database import Database
 
+CSV_HEADER: Final = (
+    "created_at",
+    "posting_id",
+    "kind",
+    "payment_id",
+    "operation_id",
+    "account",
+    "currency",
+    "debit",
+    "credit",
+    "chain",
+    "sequence",
+)
+PAGE_SIZE: Final = 1000
 # the share of the time until the deadline in which a verification has to finish
 _DEADLINE_SHARE: Final = 0.8
 
@@ -99,3 +115,44 @@ def _to_account_balance(sums: PeriodSums) -> LedgerAccountBalance:
         kind=account_kind(sums.account),
         balance=money_in_range(sums.opening, sums.currency),
     )
+
+
+async def export_postings(
+    database: Database[ReadStore, Store], posting_filter: PostingFilter
+) -> AsyncIterator[bytes]:
+    """Yield CSV rows page by page: one row for each entry, the oldest first.
+
+    The first chunk begins with the header.
+    """
+    header = format_csv_row(CSV_HEADER)
+    while True:
+        # one session per page, so that a slow client does not hold a connection
+        async with database.read_session() as store:
+            page = await store.list_postings(posting_filter)
+        yield "".join([header, *(row for posting in page for row in _format(posting))]).encode()
+        if len(page) < posting_filter.limit:
+            return
+        last = page[-1].posting
+        keyset = TimeKeyset(last.created_at, last.posting_id)
+        header, posting_filter = "", replace(posting_filter, after=keyset)
+
+
+def _format(recorded: RecordedPosting) -> Iterator[str]:
+    posting, position = recorded.posting, recorded.position
+    for account, amount in posting.entries:
+        absolute = format_major_units(abs(amount), posting.currency)
+        yield format_csv_row(
+            (
+                posting.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+                str(posting.posting_id),
+                posting.kind.value,
+                str(posting.payment_id),
+                str(posting.operation_id),
+                escape_formula(account),
+                posting.currency,
+                absolute if amount > 0 else "",
+                "" if amount > 0 else absolute,
+                str(position.chain),
+                str(position.sequence),
+            )
+        )

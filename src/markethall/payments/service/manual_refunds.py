@@ -10,13 +10,12 @@ import structlog
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
-    OperationKind,
     RefundNotFound,
     RefundView,
     UnsupportedByProvider,
 )
 from markethall.payments.contract.manual_refunds import RefundQuery
-from markethall.payments.domain import Operation, Succeeded
+from markethall.payments.domain.operation import Operation, Succeeded
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.provider_client import ProviderClient
@@ -61,7 +60,7 @@ class ManualRefundService:
     ) -> RefundView:
         async with self._database.transaction() as store:
             locked = await store.get_payment_and_operation_for_update(refund_id)
-            if locked is None or not _is_refund_of(locked[1], payment_id):
+            if locked is None or not locked[1].is_refund_of(payment_id):
                 raise RefundNotFound(refund_id=str(refund_id))
             self._check_can_be_marked(locked[1])
             paid = Succeeded(reference)
@@ -84,10 +83,6 @@ class ManualRefundService:
             raise InvalidPaymentTransition(
                 f"The refund is {refund.status.value}.", status=refund.status.value, allowed=[]
             )
-
-
-def _is_refund_of(operation: Operation, payment_id: UUID) -> bool:
-    return operation.kind is OperationKind.REFUND and operation.payment_id == payment_id
 
 
 def _keyset(refund: RefundView) -> TimeKeyset:

@@ -18,10 +18,12 @@ from markethall.payments.contract import (
     PaymentView,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import Operation, Payment, captured_event, postings_of
+from markethall.payments.domain.ledger import postings_of
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.outcomes import captured_event
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import Capability, ReadStore, Store
-from markethall.payments.service.add_postings import add_postings
-from markethall.payments.service.apply_outcome import lock_payment
+from markethall.payments.service.apply_outcome import add_postings, lock_payment
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand

@@ -1,7 +1,8 @@
 """Open the payment of an order."""
 
 from markethall.payments.contract import OpenPayment, PaymentSummary, UnknownPaymentMethod
-from markethall.payments.domain import FREE_METHOD, Payment
+from markethall.payments.domain.operation import FREE_METHOD
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.saved_methods import SavedMethods

@@ -17,14 +17,9 @@ from markethall.payments.contract import (
     UnknownProvider,
     UnknownReportProvider,
 )
-from markethall.payments.domain import (
-    CHARGE_KINDS,
-    FREE_METHOD,
-    Operation,
-    Outcome,
-    SavedMethod,
-    Succeeded,
-)
+from markethall.payments.domain.operation import FREE_METHOD, Operation, Outcome, Succeeded
+from markethall.payments.domain.outcomes import CHARGE_KINDS
+from markethall.payments.domain.saved_method import SavedMethod
 from markethall.payments.ports import (
     Capability,
     OperationRequest,

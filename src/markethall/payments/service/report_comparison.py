@@ -7,18 +7,22 @@ read in the same sequence. So the memory does not grow with the report.
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+import structlog
 from pydantic import TypeAdapter
 
-from markethall.payments.contract import ReportFileInvalid
+from markethall.payments.contract import OperationStatus, ReportFileInvalid
 from markethall.payments.contract.reconciliation import (
     DifferenceView,
     OnDifferences,
     ReconciliationSummary,
     ReportKind,
 )
+from markethall.payments.domain.ledger import fee_postings_of
+from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.reconciliation import (
     Comparison,
     ComparisonTotals,
@@ -30,11 +34,15 @@ from markethall.payments.domain.reconciliation import (
     compare_report,
 )
 from markethall.payments.domain.report_files import ReportFile
-from markethall.payments.ports import ReadStore, ReportedIds
+from markethall.payments.ports import ReadStore, ReportedIds, Store
+from markethall.payments.service.apply_outcome import add_postings
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.payments.service.record_fee import FeeResult, RecordFee
-from markethall.shared.persistence.database import ReadDatabase
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence.database import Database, ReadDatabase
 from markethall.shared.persistence.external_sort import ExternalSorter
+
+log = structlog.get_logger("markethall.payments")
 
 _BATCH_SIZE: Final = 500
 # An outcome may be recorded long after it took effect, for example after an outage. For such
@@ -43,6 +51,42 @@ _MAX_LOOK_BACK: Final = timedelta(days=7)
 _RESOLVED_LINES: Final = TypeAdapter(ResolvedLine)
 
 SettleOperation = Callable[[UUID], Awaitable[None]]
+
+
+class FeeResult(StrEnum):
+    RECORDED = "recorded"
+    # the same fee was recorded before
+    UNCHANGED = "unchanged"
+    # another fee was recorded before; it stays, because postings are never changed
+    DIFFERS = "differs"
+    # there is no such operation, or it has not succeeded
+    NO_SUCCEEDED_OPERATION = "no_succeeded_operation"
+
+
+class RecordFee:
+    """Records the fee of an operation that becomes known after the operation has succeeded."""
+
+    def __init__(self, database: Database[ReadStore, Store], clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def record_fee(self, operation_id: UUID, fee: Money) -> FeeResult:
+        """Record the fee and add its posting. A repetition changes nothing.
+
+        The fee may be in another currency than the operation. A negative fee is one that the
+        provider returns. A fee of zero has no posting.
+        """
+        async with self._database.transaction() as store:
+            locked = await store.get_payment_and_operation_for_update(operation_id)
+            if locked is None or locked[1].status is not OperationStatus.SUCCEEDED:
+                return FeeResult.NO_SUCCEEDED_OPERATION
+            operation = locked[1]
+            if operation.fee is not None:
+                return _compare_fees(operation, fee)
+            operation.record_fee(fee, self._clock())
+            await store.save_fee(operation)
+            await add_postings(store, fee_postings_of(operation))
+        return FeeResult.RECORDED
 
 
 class ReportComparison:
@@ -248,3 +292,17 @@ def _to_summary(
         recorded_fees=totals.recorded_fees,
         sums=totals.sums(),
     )
+
+
+def _compare_fees(operation: Operation, fee: Money) -> FeeResult:
+    if operation.fee == fee:
+        return FeeResult.UNCHANGED
+    log.error(
+        "ledger.fee_differs",
+        operation_id=str(operation.operation_id),
+        recorded=operation.fee_amount,
+        recorded_currency=operation.fee_currency,
+        reported=fee.amount,
+        reported_currency=fee.currency,
+    )
+    return FeeResult.DIFFERS

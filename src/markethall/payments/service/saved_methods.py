@@ -15,7 +15,8 @@ from markethall.payments.contract import (
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
-from markethall.payments.domain import FREE_METHOD, Operation, ProviderCustomer, SavedMethod
+from markethall.payments.domain.operation import FREE_METHOD, Operation
+from markethall.payments.domain.saved_method import ProviderCustomer, SavedMethod
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_saved_method_view

@@ -17,12 +17,8 @@ from markethall.payments.contract import (
     LedgerProblem,
     LedgerReport,
 )
-from markethall.payments.domain import (
-    ChainCheck,
-    ChainPosition,
-    RecordedPosting,
-    compare_with_operations,
-)
+from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
+from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
 from markethall.payments.ports import ReadStore, Store, StoredChain
 from markethall.shared.persistence.database import Database
 

@@ -11,7 +11,10 @@ from markethall.payments.contract import (
     RefundView,
     SavedPaymentMethodView,
 )
-from markethall.payments.domain import Operation, Payment, RecordedPosting, SavedMethod
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
+from markethall.payments.domain.posting_chain import RecordedPosting
+from markethall.payments.domain.saved_method import SavedMethod
 from markethall.payments.ports import PaymentMethod
 from markethall.shared.kernel.money import Money
 

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
+from typing import Final
 
 import structlog
 
 from markethall.payments.contract import PaymentInProgress, WebhookReceipt
-from markethall.payments.domain import CHARGE_KINDS, Operation, Outcome, Succeeded
-from markethall.payments.ports import ProviderEvent, ReadStore, Store, WebhookState
+from markethall.payments.domain.operation import Operation, Outcome, Succeeded
+from markethall.payments.domain.outcomes import CHARGE_KINDS, dispute_changed_event
+from markethall.payments.domain.payment import Payment
+from markethall.payments.ports import ProviderDispute, ProviderEvent, ReadStore, Store, WebhookState
 from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
-from markethall.payments.service.disputes import DisputeUpdates
+from markethall.payments.service.issue_refund import refund_second_charge
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.payments.service.second_charge import refund_second_charge
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.card_numbers import (
     may_contain_card_number,
@@ -24,7 +26,7 @@ from markethall.shared.kernel.card_numbers import (
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.strict_json import parse_strict_json
-from markethall.shared.observability.metrics import PROVIDER_WEBHOOKS
+from markethall.shared.observability.metrics import DISPUTE_CHANGES, PROVIDER_WEBHOOKS
 from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.payments")
@@ -220,4 +222,82 @@ def _without_card_numbers(event: ProviderEvent) -> ProviderEvent:
         event,
         type=redact_card_numbers(event.type),
         body=json.dumps(redact_card_numbers_in(parse_strict_json(event.body))),
+    )
+
+
+_MAX_ATTEMPTS: Final = 3
+
+
+class DisputeUpdates:
+    """Records the disputes of payments.
+
+    A webhook says only that a dispute has changed. Its current state is looked up at the provider,
+    so the webhooks may arrive late, twice and in any sequence.
+    """
+
+    def __init__(self, database: Database[ReadStore, Store], provider: ProviderClient) -> None:
+        self._database = database
+        self._provider = provider
+
+    async def apply(self, ctx: CallContext, provider: str, reference: str) -> WebhookState:
+        """Record the state that the dispute has now, and return the new state of the event.
+
+        The state is looked up after the payment was read, and is stored only if the dispute of the
+        payment has not changed since. So a slow lookup never replaces a newer state.
+        Raises Unavailable if the provider gives no answer; then the event stays pending.
+        """
+        found = await self._lookup(provider, reference)
+        for _ in range(_MAX_ATTEMPTS):
+            payment = await self._get_payment(provider, found)
+            if payment is None:
+                return "ignored"
+            if (found := await self._lookup(provider, reference)) is None:
+                return "ignored"
+            changed = await self._save(ctx, payment, found)
+            if changed is not None:
+                return "applied" if changed else "superseded"
+        raise Unavailable(dependency=provider)
+
+    async def _lookup(self, provider: str, reference: str) -> ProviderDispute | None:
+        found, was_answered = await self._provider.lookup_dispute(provider, reference)
+        if not was_answered:
+            raise Unavailable(dependency=provider)
+        return found
+
+    async def _get_payment(self, provider: str, found: ProviderDispute | None) -> Payment | None:
+        """Return the disputed payment. None for a dispute that concerns no payment of this shop."""
+        operation_id = found.operation_id if found else None
+        if operation_id is None:
+            return None
+        async with self._database.read_session() as store:
+            operation = await store.get_operation(operation_id)
+            if operation is None or operation.provider != provider:
+                return None
+            return await store.get_payment(operation.payment_id)
+
+    async def _save(self, ctx: CallContext, read: Payment, found: ProviderDispute) -> bool | None:
+        """Return whether the dispute has changed; None if the payment was changed since `read`."""
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(read.payment_id)
+            if payment is None or payment.dispute != read.dispute:
+                return None
+            if not payment.update_dispute(found.dispute):
+                return False
+            await store.save_payment(payment)
+            await store.publish(dispute_changed_event(payment, found.dispute), ctx)
+        _report(payment, found)
+        return True
+
+
+def _report(payment: Payment, found: ProviderDispute) -> None:
+    """Log the change for staff, who answer the dispute at the provider."""
+    dispute = found.dispute
+    DISPUTE_CHANGES.labels(payment.provider, dispute.status).inc()
+    log.warning(
+        "payment.dispute_changed",
+        payment_id=str(payment.payment_id),
+        provider_reference=dispute.provider_reference,
+        status=dispute.status,
+        reason=dispute.reason,
+        due_by=dispute.due_by.isoformat() if dispute.due_by else None,
     )

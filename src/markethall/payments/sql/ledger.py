@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from markethall.payments.contract import PostingKind
-from markethall.payments.domain import (
+from markethall.payments.domain.ledger import Posting
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.posting_chain import (
     ChainPosition,
-    Operation,
-    Posting,
     RecordedPosting,
     canonical_content,
     chain_of,

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from markethall.payments.contract import OperationKind, OperationStatus
-from markethall.payments.domain import Operation
+from markethall.payments.domain.operation import Operation
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record

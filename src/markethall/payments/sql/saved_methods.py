@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from markethall.payments.domain import MethodDetails, ProviderCustomer, SavedMethod
+from markethall.payments.domain.saved_method import MethodDetails, ProviderCustomer, SavedMethod
 from markethall.payments.sql import saved_method_statements as sql
 from markethall.payments.sql.statements import page_values
 from markethall.shared.composition.sql import SqlUnitOfWork

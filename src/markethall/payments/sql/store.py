@@ -19,7 +19,8 @@ from markethall.payments.contract import (
     PaymentStatus,
 )
 from markethall.payments.contract.manual_refunds import RefundQuery
-from markethall.payments.domain import Operation, Payment
+from markethall.payments.domain.operation import Operation
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import PaymentFilter, ProviderEvent, Settlement, WebhookState
 from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements

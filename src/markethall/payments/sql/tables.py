@@ -6,7 +6,7 @@ posting sum to zero, and they reject every update and delete of postings and ent
 
 import sqlalchemy as sa
 
-from markethall.payments.domain import PAYABLE_STATUSES
+from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES
 from markethall.shared.composition.sql import ContextStatements, context_metadata
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
