@@ -18,7 +18,7 @@ from markethall.orders.carts.contract import (
     NewCart,
 )
 from markethall.orders.contract import CancelOrder, OrderQuery, OrderView
-from markethall.payments.contract import PaymentQuery, PaymentView
+from markethall.payments.contract.api import PaymentQuery, PaymentView
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets

@@ -9,7 +9,7 @@ import pytest
 
 from markethall.orders.carts.contract import CartNotFound, CartView
 from markethall.orders.contract import OrderView
-from markethall.payments.contract import PaymentNotFound
+from markethall.payments.contract.errors import PaymentNotFound
 from markethall.shared.kernel.errors import Overloaded
 from markethall.users.contract import UserInactive
 from tests.containers import orders_of, payments_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from markethall.payments.contract import PaymentView
+from markethall.payments.contract.api import PaymentView
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
 from tests.payments.conftest import PaymentsApp, build_payments_app

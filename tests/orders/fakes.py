@@ -40,21 +40,19 @@ from markethall.payments.contract import (
     PaymentCaptured,
     PaymentFailed,
     PaymentInProgress,
-    PaymentList,
-    PaymentNotFound,
     PaymentPartiallyCaptured,
     PaymentRefunded,
     PaymentState,
-    PaymentStates,
     PaymentStatus,
     PaymentStatusChanged,
     PaymentSummary,
     RefundExceedsCaptured,
     RefundPayment,
     RefundStatus,
-    RefundView,
     VoidPayment,
 )
+from markethall.payments.contract.errors import PaymentNotFound
+from markethall.payments.contract.internal import PaymentList, PaymentStates, RefundView
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import Unavailable

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from markethall.orders.contract import CancelOrder, EditOrder, FulfilOrder, OrderView
-from markethall.payments.contract import OperationKind, OperationStatus
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.gateway.sandbox import SandboxGateway
 from markethall.payments.ports import Capability
 from markethall.settings import Settings, read_settings

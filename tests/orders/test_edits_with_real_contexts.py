@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from markethall.orders.contract import EditOrder, OrderStatus, OrderView
-from markethall.payments.contract import PaymentQuery, PaymentView
+from markethall.payments.contract.api import PaymentQuery, PaymentView
 from markethall.shared.kernel.integrity import Findings
 from tests.containers import orders_of, payments_of
 from tests.orders.conftest import CANCEL, SHIP, STAFF, attempt_without_key

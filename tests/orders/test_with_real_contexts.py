@@ -24,13 +24,9 @@ from markethall.orders.contract import (
     OrderStatus,
     OrderView,
 )
-from markethall.payments.contract import (
-    PaymentNotFound,
-    PaymentQuery,
-    PaymentStatus,
-    PaymentView,
-    UnknownPaymentMethod,
-)
+from markethall.payments.contract import PaymentStatus, UnknownPaymentMethod
+from markethall.payments.contract.api import PaymentQuery, PaymentView
+from markethall.payments.contract.errors import PaymentNotFound
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets

@@ -11,17 +11,11 @@ import pytest
 from dependency_injector import providers
 
 from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import (
-    ActivatePayments,
-    LedgerApi,
-    OpenPayment,
-    OperationKind,
-    PaymentApi,
-    Payments,
-    PaymentView,
-    RefundPayment,
-    RefundView,
-)
+from markethall.payments.contract import ActivatePayments, OpenPayment, Payments, RefundPayment
+from markethall.payments.contract.api import PaymentApi, PaymentView
+from markethall.payments.contract.internal import RefundView
+from markethall.payments.contract.ledger import LedgerApi
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation, Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.ports import (

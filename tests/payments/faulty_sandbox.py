@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Outcome, Succeeded
 from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
 from markethall.payments.ports import (

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import RefundStatus, RefundView
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract import RefundStatus
+from markethall.payments.contract.api import RefundQuery
+from markethall.payments.contract.internal import RefundView
 from tests.payments.conftest import STAFF, attempt_without_key
 
 DUE = RefundQuery(status=RefundStatus.PENDING, provider="manual")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Outcome, Succeeded
 from markethall.payments.ports import OperationRequest, PaymentGateway, ProviderNews
 

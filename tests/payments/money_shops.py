@@ -12,13 +12,9 @@ from uuid import UUID
 
 from dependency_injector import providers
 
-from markethall.payments.contract import (
-    OperationKind,
-    OperationStatus,
-    OperationView,
-    PaymentStatus,
-    PaymentView,
-)
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import OperationView, PaymentView
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.ports import GatewayTools
 from markethall.shared.kernel.pagination import PageQuery

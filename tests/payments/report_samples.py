@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.contract.reconciliation import ReportKind
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.reconciliation import (
     Comparison,
     OperationIndex,

@@ -9,13 +9,10 @@ from typing import Any, Final
 from dependency_injector import providers
 
 from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import (
-    PaymentStatus,
-    PaymentView,
-    PostingFilters,
-    PostingKind,
-    WebhookReceipt,
-)
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView, WebhookReceipt
+from markethall.payments.contract.ledger import PostingFilters
+from markethall.payments.contract.statuses import PostingKind
 from markethall.payments.gateway.webhook_signatures import sign
 from markethall.payments.settings import PaymentsSettings
 from markethall.shared.composition.settings import read_one

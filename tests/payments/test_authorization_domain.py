@@ -6,17 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from markethall.payments.contract import (
-    CaptureExceedsAuthorized,
     InvalidPaymentTransition,
-    OperationKind,
     PaymentCaptured,
     PaymentInProgress,
     PaymentPartiallyCaptured,
     PaymentStatus,
     PaymentStatusChanged,
-    PostingKind,
     RefundExceedsCaptured,
 )
+from markethall.payments.contract.errors import CaptureExceedsAuthorized
+from markethall.payments.contract.statuses import OperationKind, PostingKind
 from markethall.payments.domain.ledger import postings_of
 from markethall.payments.domain.operation import Failed, Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import correct_operation, settle_operation

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from markethall.payments.contract import OperationKind, PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.statuses import OperationKind
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import attempt_without_key
 from tests.payments.money_shops import PROVIDERS, SHORT_TIMEOUT, MoneyShop, open_money_shop

@@ -11,16 +11,15 @@ from typing import Final
 import pytest
 
 from markethall.payments.contract import (
-    CaptureExceedsAuthorized,
     InvalidPaymentTransition,
-    OperationKind,
-    OperationStatus,
     PaymentInProgress,
     PaymentStatus,
-    PaymentView,
     RefundExceedsCaptured,
-    RefundView,
 )
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import CaptureExceedsAuthorized
+from markethall.payments.contract.internal import RefundView
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.money_shops import (
     POOL,

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.payments.contract import PaymentView
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import PaymentsApp, build_payments_app

@@ -7,20 +7,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from markethall.payments.contract import (
-    CaptureExceedsAuthorized,
     CapturePayment,
     InvalidPaymentTransition,
-    OperationIdTaken,
-    OperationKind,
-    OperationView,
     PaymentInProgress,
-    PaymentNotFound,
     PaymentStatus,
-    PaymentView,
     RefundExceedsCaptured,
-    UnsupportedByProvider,
     VoidPayment,
 )
+from markethall.payments.contract.api import OperationView, PaymentView
+from markethall.payments.contract.errors import (
+    CaptureExceedsAuthorized,
+    OperationIdTaken,
+    PaymentNotFound,
+    UnsupportedByProvider,
+)
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Failed, Succeeded
 from markethall.payments.ports import Capability, OperationRequest, PaymentGatewayTimeout
 from markethall.shared.kernel.errors import ValidationFailed

@@ -7,15 +7,13 @@ import pytest
 from markethall.payments.contract import (
     ActivatePayments,
     InvalidPaymentTransition,
-    OperationIdTaken,
-    OrderHasPayment,
     PaymentInProgress,
-    PaymentNotFound,
     PaymentStatus,
-    PaymentView,
     RefundExceedsCaptured,
     RefundStatus,
 )
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import OperationIdTaken, OrderHasPayment, PaymentNotFound
 from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id

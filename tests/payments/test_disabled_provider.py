@@ -8,7 +8,9 @@ from dependency_injector import providers
 from structlog.testing import capture_logs
 
 from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import PaymentView, RefundStatus, RefundView
+from markethall.payments.contract import RefundStatus
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.internal import RefundView
 from tests.payments.conftest import ORDERS_CONTEXT, PaymentsApp
 from tests.payments.manual_refunds import pay_due_refunds
 from tests.payments.test_manual_refunds import due, transferred

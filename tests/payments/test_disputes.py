@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import PaymentDispute, PaymentQuery, PaymentView
+from markethall.payments.contract.api import PaymentDispute, PaymentQuery, PaymentView
 from markethall.shared.kernel.money import Money
 from markethall.shared.observability.metrics import DISPUTE_CHANGES
 from markethall.shared.persistence.postgres import Postgres

@@ -9,15 +9,13 @@ import pytest
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
-    OperationKind,
-    OperationStatus,
     PaymentCaptured,
     PaymentFailed,
     PaymentInProgress,
     PaymentStatus,
-    PostingKind,
-    RedirectAction,
 )
+from markethall.payments.contract.api import RedirectAction
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PostingKind
 from markethall.payments.domain.ledger import Posting, postings_of
 from markethall.payments.domain.operation import ActionRequired, Failed, Operation, Succeeded
 from markethall.payments.domain.outcomes import settle_operation

@@ -3,7 +3,7 @@
 import pytest
 from dependency_injector import providers
 
-from markethall.payments.contract import PaymentView
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.domain.operation import Failed, Outcome, Succeeded
 from markethall.payments.gateway.manual import ManualGateway
 from markethall.payments.gateway.manual_manifest import ManualMethod

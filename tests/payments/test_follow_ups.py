@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import ORDERS_CONTEXT, attempt_without_key
 from tests.payments.stripe_app import NEEDS_ACTION, OK, StripeApp, stripe_app

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import ListPaymentStates, PaymentView
+from markethall.payments.contract import ListPaymentStates
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge

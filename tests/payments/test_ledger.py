@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import (
-    LedgerAccountKind,
-    LedgerProblem,
-    PaymentView,
-    PostingKind,
-    PostingQuery,
-    PostingView,
-)
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.ledger import PostingQuery, PostingView
+from markethall.payments.contract.statuses import LedgerAccountKind, LedgerProblem, PostingKind
 from markethall.payments.domain.ledger import Posting, postings_of
 from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
 from markethall.payments.domain.operation import Operation, Outcome, Succeeded

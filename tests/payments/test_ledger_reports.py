@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import (
-    OperationView,
-    PaymentView,
+from markethall.payments.contract.api import OperationView, PaymentView
+from markethall.payments.contract.ledger import (
     PostingFilters,
-    PostingKind,
     PostingQuery,
     TrialBalance,
     TrialBalanceQuery,
 )
+from markethall.payments.contract.statuses import PostingKind
 from markethall.payments.domain.ledger import Posting
 from markethall.payments.ports import DaySums
 from markethall.payments.service.trial_balance import LedgerSums

@@ -10,8 +10,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from markethall.payments.contract import LedgerFinding, LedgerReport, PostingQuery, PostingView
-from markethall.payments.contract import LedgerProblem as Problem
+from markethall.payments.contract.ledger import (
+    LedgerFinding,
+    LedgerReport,
+    PostingQuery,
+    PostingView,
+)
+from markethall.payments.contract.statuses import LedgerProblem as Problem
 from markethall.payments.domain.posting_chain import chain_of
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres

@@ -6,12 +6,12 @@ from datetime import timedelta
 import pytest
 
 from markethall.payments.contract import (
-    AwaitTransferAction,
     InvalidPaymentTransition,
     PaymentStatus,
     UnknownPaymentMethod,
-    UnknownProvider,
 )
+from markethall.payments.contract.api import AwaitTransferAction
+from markethall.payments.contract.errors import UnknownProvider
 from markethall.payments.gateway.manual_manifest import ManualSettings
 from markethall.settings import read_settings
 from markethall.shared.composition.settings import SettingsError, read_one

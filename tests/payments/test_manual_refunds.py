@@ -6,14 +6,12 @@ import pytest
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
-    PaymentView,
     RefundExceedsCaptured,
-    RefundNotFound,
     RefundStatus,
-    RefundView,
-    UnsupportedByProvider,
 )
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.api import PaymentView, RefundQuery
+from markethall.payments.contract.errors import RefundNotFound, UnsupportedByProvider
+from markethall.payments.contract.internal import RefundView
 from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import STAFF, PaymentsApp, attempt_without_key
 from tests.payments.manual_refunds import DUE, pay_due_refunds

@@ -7,17 +7,14 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import (
+from markethall.payments.contract import InvalidPaymentTransition, PaymentInProgress, PaymentStatus
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import (
     AmountExceedsDue,
-    InvalidPaymentTransition,
-    OperationKind,
-    OperationStatus,
-    PaymentInProgress,
     PaymentNotFound,
-    PaymentStatus,
-    PaymentView,
     UnsupportedByProvider,
 )
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.operation import Succeeded
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch

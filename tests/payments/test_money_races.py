@@ -15,10 +15,10 @@ from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentInProgress,
     PaymentStatus,
-    PaymentView,
     RefundExceedsCaptured,
-    RefundView,
 )
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.internal import RefundView
 from markethall.shared.kernel.errors import Overloaded
 from tests.payments.conftest import attempt_without_key
 from tests.payments.money_shops import (

@@ -8,19 +8,15 @@ import pytest
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
-    OperationKind,
-    OperationStatus,
     PaymentInProgress,
-    PaymentNotFound,
-    PaymentQuery,
     PaymentStatus,
     PaymentStatusChanged,
-    PaymentView,
-    PostingQuery,
-    RedirectAction,
-    RefundNotFound,
     UnknownPaymentMethod,
 )
+from markethall.payments.contract.api import PaymentQuery, PaymentView, RedirectAction
+from markethall.payments.contract.errors import PaymentNotFound, RefundNotFound
+from markethall.payments.contract.ledger import PostingQuery
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money

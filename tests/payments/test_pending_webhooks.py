@@ -6,7 +6,8 @@ from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.ports import PaymentGatewayTimeout, ProviderEvent, ProviderNews
 from tests.payments.conftest import PaymentsApp, attempt_without_key

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.contract import PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.gateway.sandbox_webhooks import SIGNATURE_HEADER
 from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.idempotency.records import IdempotentCommand

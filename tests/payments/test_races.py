@@ -10,10 +10,10 @@ from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentInProgress,
     PaymentStatus,
-    PaymentView,
     RefundExceedsCaptured,
-    RefundView,
 )
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.internal import RefundView
 from markethall.payments.domain.operation import Succeeded
 from markethall.shared.idempotency.records import InFlight, StoredResponse
 from markethall.shared.kernel.ids import new_id

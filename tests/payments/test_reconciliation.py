@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import (
-    OperationStatus,
-    PaymentStatus,
-    PaymentView,
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import (
     ReportFileInvalid,
     UnknownReportProvider,
     UnsupportedByProvider,
@@ -26,6 +25,7 @@ from markethall.payments.contract.reconciliation import (
     ReconciliationSummary,
     ReconciliationView,
 )
+from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.ports import PaymentGatewayTimeout, ReportKind, ReportLine
 from markethall.payments.service.daily_reconciliation import DailyReconciliation

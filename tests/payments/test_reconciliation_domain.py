@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.contract.reconciliation import DifferenceReason, ReportKind
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.reconciliation import (
     ComparisonTotals,
     RecordedOperation,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from markethall.payments.contract import PaymentView
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.ports import ReportLine
 from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import START, PaymentsApp

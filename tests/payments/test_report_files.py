@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from markethall.payments.contract import ReportFileInvalid, UnsupportedByProvider
+from markethall.payments.contract.errors import ReportFileInvalid, UnsupportedByProvider
 from markethall.payments.contract.reconciliation import ReportKind
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.domain.report_files import MAX_ERRORS, MAX_ROW_BYTES, ReportFile

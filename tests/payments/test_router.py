@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import PaymentView
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.router import router
 from markethall.shared.http.gateway import GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.gateway_config import GatewayConfig

@@ -7,13 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.contract import (
-    PaymentStatus,
-    SavedPaymentMethodNotFound,
-    SavedPaymentMethodView,
-    UnknownPaymentMethod,
-    UnsupportedByProvider,
-)
+from markethall.payments.contract import PaymentStatus, UnknownPaymentMethod
+from markethall.payments.contract.api import SavedPaymentMethodView
+from markethall.payments.contract.errors import SavedPaymentMethodNotFound, UnsupportedByProvider
 from markethall.payments.domain.operation import Succeeded
 from markethall.payments.domain.saved_method import MethodDetails
 from markethall.payments.ports import PaymentGatewayTimeout

@@ -6,7 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.contract import OperationStatus, PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.operation import Failed, Operation, Succeeded
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import Settlement

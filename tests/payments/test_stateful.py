@@ -21,14 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from markethall.payments.contract import (
-    OperationKind,
-    OperationStatus,
-    OperationView,
-    PaymentStatus,
-    PaymentView,
-    RefundPayment,
-)
+from markethall.payments.contract import PaymentStatus, RefundPayment
+from markethall.payments.contract.api import OperationView, PaymentView
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.gateway.sandbox import SANDBOX_METHODS
 from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.idempotency.records import IdempotentCommand

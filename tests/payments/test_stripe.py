@@ -6,14 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from markethall.payments.contract import (
-    PaymentMethodQuery,
     PaymentStatus,
-    ProviderSdkAction,
-    RedirectAction,
     RefundExceedsCaptured,
     RefundStatus,
     UnknownPaymentMethod,
 )
+from markethall.payments.contract.api import PaymentMethodQuery, ProviderSdkAction, RedirectAction
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import STAFF, attempt_without_key
 from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, StripeApp, stripe_app

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import PaymentStatus, PaymentView
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.api import PaymentView
 from markethall.payments.ports import Capability
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import attempt_without_key

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
     Failed,

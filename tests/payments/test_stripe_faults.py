@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from markethall.payments.contract import PaymentStatus, PaymentView, RefundStatus
+from markethall.payments.contract import PaymentStatus, RefundStatus
+from markethall.payments.contract.api import PaymentView
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import attempt_without_key
 from tests.payments.stripe_app import DECLINED, NEEDS_ACTION, OK, StripeApp, stripe_app

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from markethall.payments.contract import OperationView, PaymentView
+from markethall.payments.contract.api import OperationView, PaymentView
 from markethall.payments.contract.reconciliation import (
     DifferenceView,
     ReconciliationSummary,

@@ -9,7 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.payments.contract import PaymentStatus, RefundStatus, WebhookSignatureInvalid
+from markethall.payments.contract import PaymentStatus, RefundStatus
+from markethall.payments.contract.errors import WebhookSignatureInvalid
 from markethall.payments.gateway.webhook_signatures import sign
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed

@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from markethall.payments.contract import (
-    PaymentStatus,
-    UnknownProvider,
-    WebhookSignatureInvalid,
-)
+from markethall.payments.contract import PaymentStatus
+from markethall.payments.contract.errors import UnknownProvider, WebhookSignatureInvalid
 from markethall.payments.domain.operation import Failed, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import MAX_WEBHOOK_BYTES, SIGNATURE_HEADER
 from markethall.payments.ports import ProviderEvent, ProviderNews

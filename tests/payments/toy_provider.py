@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from markethall.payments.contract import WebhookSignatureInvalid
+from markethall.payments.contract.errors import WebhookSignatureInvalid
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
     ActionRequired,

@@ -39,17 +39,15 @@ from markethall.payments.contract import (
     CapturePayment,
     ListPaymentStates,
     OpenPayment,
-    PaymentList,
     Payments,
     PaymentState,
-    PaymentStates,
     PaymentStatus,
     PaymentSummary,
     RefundPayment,
     RefundStatus,
-    RefundView,
     VoidPayment,
 )
+from markethall.payments.contract.internal import PaymentList, PaymentStates, RefundView
 from markethall.shared.composition.parts import InternalApi
 from markethall.shared.kernel import errors, money
 from markethall.shared.kernel.call_context import CallContext

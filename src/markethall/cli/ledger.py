@@ -8,7 +8,7 @@ from markethall.shared.composition.settings import SettingsError
 
 if TYPE_CHECKING:
     from markethall.container import ApplicationContainer
-    from markethall.payments.contract import LedgerFinding, LedgerReport
+    from markethall.payments.contract.ledger import LedgerFinding, LedgerReport
 
 ledger = typer.Typer(no_args_is_help=True, help="The ledger of payments.")
 

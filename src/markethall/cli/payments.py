@@ -82,7 +82,7 @@ async def _compare(
 ) -> "ReconciliationSummary":
     """Run the comparison. Raises SettingsError for invalid input, Exit if there is no report."""
     from markethall.payments.container import PaymentsContainer
-    from markethall.payments.contract import (
+    from markethall.payments.contract.errors import (
         ReportFileInvalid,
         UnknownReportProvider,
         UnsupportedByProvider,

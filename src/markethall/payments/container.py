@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from dependency_injector import providers
 
-from markethall.payments.contract import LedgerApi, PaymentApi, Payments
-from markethall.payments.contract.manual_refunds import ManualRefunds
+from markethall.payments.contract.api import ManualRefunds, PaymentApi
+from markethall.payments.contract.internal import Payments
+from markethall.payments.contract.ledger import LedgerApi
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.sandbox import MemorySandboxLedger

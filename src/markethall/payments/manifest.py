@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def _load_parts() -> "ContextParts[PaymentsContainer]":
     from markethall.payments.container import PaymentsContainer
-    from markethall.payments.contract import Payments
+    from markethall.payments.contract.internal import Payments
     from markethall.payments.remote import GuardedPayments, RemotePayments, routes
     from markethall.payments.router import router
     from markethall.shared.composition.parts import ContextParts, InternalApi

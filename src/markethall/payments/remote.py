@@ -2,24 +2,26 @@
 
 from uuid import UUID
 
-from markethall.payments.contract import (
-    ActivatePayments,
-    CapturePayment,
+from markethall.payments.contract.errors import (
     InvalidPaymentTransition,
-    ListPaymentStates,
-    OpenPayment,
     OperationIdTaken,
     OrderHasPayment,
     PaymentInProgress,
-    PaymentList,
     PaymentNotFound,
+    RefundExceedsCaptured,
+    UnknownPaymentMethod,
+)
+from markethall.payments.contract.internal import (
+    ActivatePayments,
+    CapturePayment,
+    ListPaymentStates,
+    OpenPayment,
+    PaymentList,
     Payments,
     PaymentStates,
     PaymentSummary,
-    RefundExceedsCaptured,
     RefundPayment,
     RefundView,
-    UnknownPaymentMethod,
     VoidPayment,
 )
 from markethall.shared.kernel.call_context import CallContext

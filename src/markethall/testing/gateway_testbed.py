@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Final
 from uuid import UUID
 
-from markethall.payments.contract import UnsupportedByProvider
+from markethall.payments.contract.errors import UnsupportedByProvider
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
     ActionRequired,

@@ -9,16 +9,51 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from markethall.payments.contract.disputes import PaymentDispute
 from markethall.payments.contract.internal import PaymentFields, RefundView
-from markethall.payments.contract.saved_methods import SavedPaymentMethodView
-from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
+from markethall.payments.contract.statuses import (
+    OperationKind,
+    OperationStatus,
+    PaymentStatus,
+    RefundStatus,
+)
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.countries import Country
-from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Id, QueryModel
+from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Id, QueryModel, Text
 from markethall.shared.kernel.money import Currency, Money
 from markethall.shared.kernel.pagination import Page, PageQuery
+
+
+class PaymentDispute(Dto):
+    """The latest dispute of a payment. Staff answer it at the provider.
+
+    `status` and `reason` are those of the provider. Stripe's statuses are `needs_response`,
+    `under_review`, `won`, `lost` and `prevented`, and for an inquiry of the bank, which takes no
+    money yet, `warning_needs_response`, `warning_under_review` and `warning_closed`. `due_by` is
+    the time until which the provider accepts an answer.
+    """
+
+    status: str
+    reason: str
+    amount: Money
+    due_by: datetime | None = None
+    opened_at: datetime
+    provider_reference: str
+
+
+class SavedPaymentMethodView(Dto):
+    """A saved method. The provider stores the card; here are only the values that identify it.
+
+    A value that the provider does not report is null.
+    """
+
+    saved_payment_method_id: UUID
+    provider: str
+    brand: str | None = None
+    last4: str | None = None
+    exp_month: int | None = None
+    exp_year: int | None = None
+    created_at: datetime
 
 
 class RedirectAction(Dto):
@@ -258,3 +293,31 @@ class PaymentApi(Protocol):
 
     async def count(self) -> int:
         """Return the number of payments."""
+
+
+class RefundQuery(PageQuery):
+    """Filters of the list of refunds. `pending` refunds of `manual` wait for staff."""
+
+    status: RefundStatus | None = None
+    provider: Annotated[Text, Field(max_length=50, examples=["manual"])] | None = None
+
+
+class ManualRefunds(Protocol):
+    """The refunds that no provider executes. Staff only."""
+
+    async def list_refunds(self, ctx: CallContext, query: RefundQuery) -> Page[RefundView]:
+        """Return refunds of all payments, the oldest first. Raises CursorInvalid."""
+
+    async def mark_refund_paid(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        refund_id: UUID,
+        reference: str,
+        attempt: IdempotentCommand,
+    ) -> RefundView:
+        """Record that staff have transferred the amount of a pending refund.
+
+        Raises RefundNotFound, UnsupportedByProvider (the provider executes its refunds),
+        InvalidPaymentTransition (the refund is settled).
+        """

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.contract import (
+from markethall.payments.contract.statuses import (
     LedgerAccountKind,
     OperationKind,
     OperationStatus,

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from markethall.payments.contract import LedgerFinding, LedgerProblem, PostingKind
+from markethall.payments.contract.ledger import LedgerFinding
+from markethall.payments.contract.statuses import LedgerProblem, PostingKind
 from markethall.payments.domain.ledger import Posting, postings_of
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.posting_chain import (

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.contract import NextAction, OperationKind, OperationStatus
+from markethall.payments.contract.api import NextAction
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.saved_method import MethodDetails
 from markethall.shared.kernel.money import Money
 

@@ -8,20 +8,17 @@ success after a recorded failure. A correction then replaces the recorded outcom
 from datetime import datetime, timedelta
 from typing import Final
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import PaymentDispute
+from markethall.payments.contract.errors import InvalidPaymentTransition, RefundExceedsCaptured
+from markethall.payments.contract.events import (
     DisputeChanged,
-    InvalidPaymentTransition,
-    OperationKind,
-    OperationStatus,
     PaymentCaptured,
-    PaymentDispute,
     PaymentFailed,
     PaymentPartiallyCaptured,
     PaymentRefunded,
-    PaymentStatus,
     PaymentStatusChanged,
-    RefundExceedsCaptured,
 )
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
 from markethall.payments.domain.operation import (
     ActionRequired,
     Failed,

@@ -5,16 +5,15 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import NextAction, PaymentDispute
+from markethall.payments.contract.errors import (
     AmountExceedsDue,
     CaptureExceedsAuthorized,
     InvalidPaymentTransition,
-    NextAction,
-    PaymentDispute,
     PaymentInProgress,
-    PaymentStatus,
     RefundExceedsCaptured,
 )
+from markethall.payments.contract.statuses import PaymentStatus
 from markethall.payments.domain.payment_transitions import (
     ENDED_UNPAID_STATUSES,
     PAYABLE_STATUSES,

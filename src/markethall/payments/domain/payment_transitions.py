@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from markethall.payments.contract import InvalidPaymentTransition, PaymentStatus
+from markethall.payments.contract.errors import InvalidPaymentTransition
+from markethall.payments.contract.statuses import PaymentStatus
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.money import Money
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Final, Self
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.payments.contract.reconciliation import (
     CurrencySums,
     DifferenceReason,
@@ -19,6 +18,7 @@ from markethall.payments.contract.reconciliation import (
     ReconciledEntry,
     ReportKind,
 )
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.operation import Operation
 from markethall.shared.kernel.money import Money, money_in_range
 

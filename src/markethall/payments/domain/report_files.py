@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, NoReturn
 from uuid import UUID
 
-from markethall.payments.contract import ReportFileInvalid, UnsupportedByProvider
+from markethall.payments.contract.errors import ReportFileInvalid, UnsupportedByProvider
 from markethall.payments.contract.reconciliation import ReportKind
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.shared.kernel.model import MAX_AMOUNT

@@ -7,7 +7,8 @@ request. The customer gets instructions; staff mark the payment as paid, and pay
 from collections.abc import Sequence
 from datetime import timedelta
 
-from markethall.payments.contract import AwaitTransferAction, OperationKind
+from markethall.payments.contract.api import AwaitTransferAction
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import ActionRequired, Failed, Outcome
 from markethall.payments.gateway.manual_manifest import ManualMethod
 from markethall.payments.ports import (

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, RedirectAction
+from markethall.payments.contract.api import RedirectAction
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS
 from markethall.payments.gateway.sandbox_saved_methods import TOKEN_PREFIX, SandboxSavedMethods

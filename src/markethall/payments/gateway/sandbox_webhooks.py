@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from markethall.payments.contract import OperationKind, RedirectAction
+from markethall.payments.contract.api import RedirectAction
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.webhook_signatures import invalid_event, sign, verify_signature
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent, ProviderNews

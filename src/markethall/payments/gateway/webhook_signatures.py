@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from markethall.payments.contract import WebhookSignatureInvalid
+from markethall.payments.contract.errors import WebhookSignatureInvalid
 from markethall.shared.kernel.errors import MalformedRequest, ValidationFailed
 
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)

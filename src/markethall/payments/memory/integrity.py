@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OperationStatus, PaymentState, PaymentStatus
+from markethall.payments.contract.internal import PaymentState
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
 from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.outcomes import CHARGE_KINDS

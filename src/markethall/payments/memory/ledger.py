@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from markethall.payments.contract import OperationStatus
+from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT, Posting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.posting_chain import (

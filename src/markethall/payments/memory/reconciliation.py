@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments.contract import OperationStatus
 from markethall.payments.contract.reconciliation import (
     DifferenceReason,
     DifferenceView,
@@ -13,6 +12,7 @@ from markethall.payments.contract.reconciliation import (
     ReconciliationStatus,
     ReconciliationView,
 )
+from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.reconciliation import MONEY_KINDS, RecordedOperation
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import Reconciliation, ReportedIds

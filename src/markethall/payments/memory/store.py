@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, OrderHasPayment, PaymentState, PaymentStatus
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.api import RefundQuery
+from markethall.payments.contract.errors import OrderHasPayment
+from markethall.payments.contract.internal import PaymentState
+from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES

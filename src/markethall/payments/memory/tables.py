@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments.contract import PostingKind
 from markethall.payments.contract.reconciliation import DifferenceView
+from markethall.payments.contract.statuses import PostingKind
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting

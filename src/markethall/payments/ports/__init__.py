@@ -1,13 +1,13 @@
 """Ports of payments: the storage, the payment providers, the storage of the sandbox."""
 
-from markethall.payments.contract import AwaitTransferAction as AwaitTransferAction
-from markethall.payments.contract import NextAction as NextAction
-from markethall.payments.contract import OperationKind as OperationKind
-from markethall.payments.contract import PaymentDispute as PaymentDispute
-from markethall.payments.contract import ProviderSdkAction as ProviderSdkAction
-from markethall.payments.contract import RedirectAction as RedirectAction
-from markethall.payments.contract import WebhookSignatureInvalid as WebhookSignatureInvalid
+from markethall.payments.contract.api import AwaitTransferAction as AwaitTransferAction
+from markethall.payments.contract.api import NextAction as NextAction
+from markethall.payments.contract.api import PaymentDispute as PaymentDispute
+from markethall.payments.contract.api import ProviderSdkAction as ProviderSdkAction
+from markethall.payments.contract.api import RedirectAction as RedirectAction
+from markethall.payments.contract.errors import WebhookSignatureInvalid as WebhookSignatureInvalid
 from markethall.payments.contract.reconciliation import ReportKind as ReportKind
+from markethall.payments.contract.statuses import OperationKind as OperationKind
 from markethall.payments.domain.operation import ActionRequired as ActionRequired
 from markethall.payments.domain.operation import Failed as Failed
 from markethall.payments.domain.operation import Outcome as Outcome

@@ -14,7 +14,9 @@ from uuid import UUID
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from markethall.payments.contract import OperationKind, PaymentDispute, UnsupportedByProvider
+from markethall.payments.contract.api import PaymentDispute
+from markethall.payments.contract.errors import UnsupportedByProvider
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation, Outcome
 from markethall.payments.domain.reconciliation import ReportLine
 from markethall.payments.ports.sandbox import SandboxLedger

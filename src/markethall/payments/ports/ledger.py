@@ -8,7 +8,7 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from markethall.payments.contract import PostingKind
+from markethall.payments.contract.statuses import PostingKind
 from markethall.payments.domain.ledger import Posting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind, PaymentState, PaymentStatus
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.api import RefundQuery
+from markethall.payments.contract.internal import PaymentState
+from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.ledger import Posting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment

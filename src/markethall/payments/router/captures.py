@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Response
 from pydantic import Field, StrictBool
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import (
     CaptureExceedsAuthorized,
     InvalidPaymentTransition,
     PaymentInProgress,
     PaymentNotFound,
-    PaymentView,
     UnsupportedByProvider,
 )
 from markethall.payments.router.dependencies import (

@@ -5,8 +5,8 @@ from typing import Annotated, Final, Protocol
 from fastapi import Depends
 from pydantic import Field
 
-from markethall.payments.contract import LedgerApi, PaymentApi
-from markethall.payments.contract.manual_refunds import ManualRefunds
+from markethall.payments.contract.api import ManualRefunds, PaymentApi
+from markethall.payments.contract.ledger import LedgerApi
 from markethall.payments.contract.reconciliation import Reconciliations
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import IdempotencyRunner, idempotency_runner

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from markethall.payments.contract import (
+from markethall.payments.contract.ledger import (
     LedgerAccountBalance,
     LedgerReport,
     PostingFilters,

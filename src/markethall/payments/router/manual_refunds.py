@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import RefundQuery
+from markethall.payments.contract.errors import (
     InvalidPaymentTransition,
     RefundNotFound,
-    RefundView,
     UnsupportedByProvider,
 )
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.internal import RefundView
 from markethall.payments.router.dependencies import IdempotencyDep, ManualRefundsDep, Staff
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
 from markethall.shared.http.problem_details import problems

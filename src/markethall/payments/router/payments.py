@@ -5,20 +5,22 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from markethall.payments.contract import (
-    AmountExceedsDue,
-    InvalidPaymentTransition,
+from markethall.payments.contract.api import (
     OperationView,
-    PaymentInProgress,
     PaymentMethodQuery,
     PaymentMethodsView,
-    PaymentNotFound,
     PaymentQuery,
-    PaymentStatus,
     PaymentView,
+)
+from markethall.payments.contract.errors import (
+    AmountExceedsDue,
+    InvalidPaymentTransition,
+    PaymentInProgress,
+    PaymentNotFound,
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
+from markethall.payments.contract.statuses import PaymentStatus
 from markethall.payments.router.dependencies import (
     Anyone,
     IdempotencyDep,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from markethall.payments.contract import ReconciliationNotFound
+from markethall.payments.contract.errors import ReconciliationNotFound
 from markethall.payments.contract.reconciliation import (
     DifferenceQuery,
     DifferenceView,

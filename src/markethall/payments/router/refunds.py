@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from markethall.payments.contract import (
+from markethall.payments.contract.errors import (
     InvalidPaymentTransition,
     PaymentNotFound,
     RefundExceedsCaptured,
     RefundNotFound,
-    RefundView,
 )
+from markethall.payments.contract.internal import RefundView
 from markethall.payments.router.dependencies import (
     IdempotencyDep,
     PaymentApiDep,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from markethall.payments.contract import SavedPaymentMethodNotFound, SavedPaymentMethodView
+from markethall.payments.contract.api import SavedPaymentMethodView
+from markethall.payments.contract.errors import SavedPaymentMethodNotFound
 from markethall.payments.router.dependencies import Owner, PaymentApiDep
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
 from markethall.shared.http.problem_details import problems

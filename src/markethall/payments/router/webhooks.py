@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import WebhookReceipt
+from markethall.payments.contract.errors import (
     UnknownProvider,
     UnsupportedByProvider,
-    WebhookReceipt,
     WebhookSignatureInvalid,
 )
 from markethall.payments.router.dependencies import PaymentApiDep

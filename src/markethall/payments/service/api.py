@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
+from markethall.payments.contract.api import (
     OperationView,
     PaymentMethodQuery,
     PaymentMethodsView,
-    PaymentNotFound,
     PaymentQuery,
     PaymentView,
-    RefundNotFound,
-    RefundPayment,
-    RefundView,
     SavedPaymentMethodView,
     WebhookReceipt,
 )
+from markethall.payments.contract.errors import PaymentNotFound, RefundNotFound
+from markethall.payments.contract.internal import RefundPayment, RefundView
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import PaymentFilter, ReadStore, Store

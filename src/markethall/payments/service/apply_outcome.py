@@ -16,13 +16,9 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import (
-    OperationKind,
-    OperationStatus,
-    PaymentNotFound,
-    PaymentView,
-    PostingKind,
-)
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import PaymentNotFound
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PostingKind
 from markethall.payments.domain.ledger import Posting, postings_of
 from markethall.payments.domain.operation import Failed, Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import (

@@ -10,18 +10,15 @@ from uuid import UUID
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from markethall.payments.contract import (
-    CapturePayment,
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import (
     OperationIdTaken,
-    OperationKind,
     PaymentInProgress,
     PaymentNotFound,
-    PaymentStatus,
-    PaymentSummary,
-    PaymentView,
     UnsupportedByProvider,
-    VoidPayment,
 )
+from markethall.payments.contract.internal import CapturePayment, PaymentSummary, VoidPayment
+from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.outcomes import ended_event
 from markethall.payments.domain.payment import OPEN_CHANGE_RETRY_SECONDS, Payment

@@ -6,17 +6,18 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
+from markethall.payments.contract.api import (
     PaymentMethodQuery,
     PaymentMethodsView,
     PaymentMethodView,
-    PaymentNotFound,
-    PaymentStatus,
     PaymentView,
+)
+from markethall.payments.contract.errors import (
+    PaymentNotFound,
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
+from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.operation import FREE_METHOD, Operation, Outcome
 from markethall.payments.domain.outcomes import status_changed_event
 from markethall.payments.domain.payment import Payment

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
-from markethall.payments.contract import LedgerFinding
+from markethall.payments.contract.ledger import LedgerFinding
 from markethall.payments.domain.integrity import (
     ChargeSums,
     PaymentSums,

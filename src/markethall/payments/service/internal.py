@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from markethall.payments.contract import (
+from markethall.payments.contract.internal import (
     ActivatePayments,
     CapturePayment,
     ListPaymentStates,

@@ -6,7 +6,9 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import OperationIdTaken, OperationKind, RefundPayment, RefundView
+from markethall.payments.contract.errors import OperationIdTaken
+from markethall.payments.contract.internal import RefundPayment, RefundView
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation, Outcome, Succeeded
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ReadStore, Store

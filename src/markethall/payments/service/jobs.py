@@ -8,7 +8,8 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import OperationKind, PaymentInProgress
+from markethall.payments.contract.errors import PaymentInProgress
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import status_changed_event
 from markethall.payments.domain.payment import Payment

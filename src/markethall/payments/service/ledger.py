@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date
 from typing import Final
 
-from markethall.payments.contract import (
+from markethall.payments.contract.ledger import (
     LedgerAccountBalance,
     LedgerReport,
     PostingFilters,

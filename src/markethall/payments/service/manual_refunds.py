@@ -8,13 +8,13 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import RefundQuery
+from markethall.payments.contract.errors import (
     InvalidPaymentTransition,
     RefundNotFound,
-    RefundView,
     UnsupportedByProvider,
 )
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.internal import RefundView
 from markethall.payments.domain.operation import Operation, Succeeded
 from markethall.payments.ports import Capability, ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome

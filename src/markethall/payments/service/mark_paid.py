@@ -11,13 +11,9 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import (
-    OperationKind,
-    OperationStatus,
-    PaymentStatus,
-    PaymentView,
-    UnsupportedByProvider,
-)
+from markethall.payments.contract.api import PaymentView
+from markethall.payments.contract.errors import UnsupportedByProvider
+from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
 from markethall.payments.domain.ledger import postings_of
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.outcomes import captured_event

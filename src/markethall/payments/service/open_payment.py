@@ -1,6 +1,7 @@
 """Open the payment of an order."""
 
-from markethall.payments.contract import OpenPayment, PaymentSummary, UnknownPaymentMethod
+from markethall.payments.contract.errors import UnknownPaymentMethod
+from markethall.payments.contract.internal import OpenPayment, PaymentSummary
 from markethall.payments.domain.operation import FREE_METHOD
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ReadStore, Store

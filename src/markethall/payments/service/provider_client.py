@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import (
-    OperationKind,
+from markethall.payments.contract.errors import (
     UnknownPaymentMethod,
     UnknownProvider,
     UnknownReportProvider,
 )
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import FREE_METHOD, Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS
 from markethall.payments.domain.saved_method import SavedMethod

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.payments.contract import ReconciliationNotFound
+from markethall.payments.contract.errors import ReconciliationNotFound
 from markethall.payments.contract.reconciliation import (
     DifferenceQuery,
     DifferenceView,

@@ -14,13 +14,14 @@ from uuid import UUID
 import structlog
 from pydantic import TypeAdapter
 
-from markethall.payments.contract import OperationStatus, ReportFileInvalid
+from markethall.payments.contract.errors import ReportFileInvalid
 from markethall.payments.contract.reconciliation import (
     DifferenceView,
     OnDifferences,
     ReconciliationSummary,
     ReportKind,
 )
+from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.ledger import fee_postings_of
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.reconciliation import (

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import SavedPaymentMethodView
+from markethall.payments.contract.errors import (
     SavedPaymentMethodNotFound,
-    SavedPaymentMethodView,
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )

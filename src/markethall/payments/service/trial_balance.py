@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
-from markethall.payments.contract import (
+from markethall.payments.contract.ledger import (
     TrialBalance,
     TrialBalanceQuery,
     TrialBalanceRow,

@@ -10,13 +10,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import (
-    LedgerChainHead,
-    LedgerCheck,
-    LedgerFinding,
-    LedgerProblem,
-    LedgerReport,
-)
+from markethall.payments.contract.ledger import LedgerChainHead, LedgerFinding, LedgerReport
+from markethall.payments.contract.statuses import LedgerCheck, LedgerProblem
 from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
 from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
 from markethall.payments.ports import ReadStore, Store, StoredChain

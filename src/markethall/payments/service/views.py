@@ -1,16 +1,14 @@
 """Convert entities of payments to DTOs of the contract."""
 
-from markethall.payments.contract import (
+from markethall.payments.contract.api import (
     OperationView,
     PaymentMethodView,
-    PaymentSummary,
     PaymentView,
-    PostingEntryView,
-    PostingView,
-    RefundStatus,
-    RefundView,
     SavedPaymentMethodView,
 )
+from markethall.payments.contract.internal import PaymentSummary, RefundView
+from markethall.payments.contract.ledger import PostingEntryView, PostingView
+from markethall.payments.contract.statuses import RefundStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.posting_chain import RecordedPosting

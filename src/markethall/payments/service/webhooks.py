@@ -9,7 +9,8 @@ from typing import Final
 
 import structlog
 
-from markethall.payments.contract import PaymentInProgress, WebhookReceipt
+from markethall.payments.contract.api import WebhookReceipt
+from markethall.payments.contract.errors import PaymentInProgress
 from markethall.payments.domain.operation import Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS, dispute_changed_event
 from markethall.payments.domain.payment import Payment

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import PaymentState
+from markethall.payments.contract.internal import PaymentState
 from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
 from markethall.payments.sql import integrity_statements as sql
 from markethall.shared.kernel.money import Money

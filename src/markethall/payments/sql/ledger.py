@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from markethall.payments.contract import PostingKind
+from markethall.payments.contract.statuses import PostingKind
 from markethall.payments.domain.ledger import Posting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.posting_chain import (

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from markethall.payments.contract import OperationKind, OperationStatus
+from markethall.payments.contract.statuses import OperationKind, OperationStatus
 from markethall.payments.domain.operation import Operation
 
 if TYPE_CHECKING:

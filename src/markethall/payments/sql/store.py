@@ -10,15 +10,10 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
-from markethall.payments.contract import (
-    NextAction,
-    OperationKind,
-    OrderHasPayment,
-    PaymentDispute,
-    PaymentState,
-    PaymentStatus,
-)
-from markethall.payments.contract.manual_refunds import RefundQuery
+from markethall.payments.contract.api import NextAction, PaymentDispute, RefundQuery
+from markethall.payments.contract.errors import OrderHasPayment
+from markethall.payments.contract.internal import PaymentState
+from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import PaymentFilter, ProviderEvent, Settlement, WebhookState

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from markethall.payments.contract import PaymentDispute
+from markethall.payments.contract.api import PaymentDispute
 from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
 from markethall.payments.gateway.stripe.api import StripeApi
 from markethall.payments.gateway.stripe.objects import OPERATION_KEY, Dispute, DisputedIntent

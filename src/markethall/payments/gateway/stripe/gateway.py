@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.gateway.stripe.amounts import SUPPORTED_CURRENCIES, AmountNotSupported
 from markethall.payments.gateway.stripe.api import StripeApi
 from markethall.payments.gateway.stripe.disputes import lookup_dispute

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from markethall.payments.contract import NextAction, ProviderSdkAction, RedirectAction
+from markethall.payments.contract.api import NextAction, ProviderSdkAction, RedirectAction
 from markethall.payments.gateway.stripe.amounts import (
     SUPPORTED_CURRENCIES,
     AmountNotSupported,

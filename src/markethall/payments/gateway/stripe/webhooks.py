@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from markethall.payments.contract import OperationKind
+from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.gateway.stripe.amounts import AmountNotSupported, from_stripe_amount
 from markethall.payments.gateway.stripe.disputes import dispute_reference
 from markethall.payments.gateway.stripe.objects import CAPTURE_KEY, OPERATION_KEY, Intent, Refund
