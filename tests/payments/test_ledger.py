@@ -11,15 +11,17 @@ import pytest
 from markethall.payments.contract.api import PaymentView
 from markethall.payments.contract.ledger import PostingQuery, PostingView
 from markethall.payments.contract.statuses import LedgerAccountKind, LedgerProblem, PostingKind
-from markethall.payments.domain.ledger import Posting, postings_of
-from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
-from markethall.payments.domain.operation import Operation, Outcome, Succeeded
-from markethall.payments.domain.posting_chain import (
+from markethall.payments.domain.ledger import (
     CHAIN_COUNT,
+    ChainCheck,
     ChainPosition,
+    Posting,
     RecordedPosting,
+    compare_with_operations,
     next_position,
+    postings_of,
 )
+from markethall.payments.domain.operation import Operation, Outcome, Succeeded
 from markethall.payments.ports import OperationKind, OperationRequest
 from markethall.payments.service.report_comparison import FeeResult
 from markethall.shared.kernel.call_context import CallContext

@@ -17,7 +17,7 @@ from markethall.payments.contract.ledger import (
     PostingView,
 )
 from markethall.payments.contract.statuses import LedgerProblem as Problem
-from markethall.payments.domain.posting_chain import chain_of
+from markethall.payments.domain.ledger import chain_of
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain

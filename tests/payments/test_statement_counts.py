@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.sql import saved_method_statements, statements, webhook_statements
+from markethall.payments.sql import saved_methods, statements, webhook_statements
 from markethall.payments.sql.tables import operations
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import Postgres, Statement
@@ -99,7 +99,7 @@ async def test_no_connection_is_held_during_provider_call(postgres: Postgres) ->
         (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
         (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
         (statements.CLAIM_FOLLOW_UPS, "ix_operation_follow_up"),
-        (saved_method_statements.CLAIM_METHODS_TO_DETACH, "ix_saved_method_detach_at"),
+        (saved_methods.CLAIM_METHODS_TO_DETACH, "ix_saved_method_detach_at"),
         (webhook_statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
         (webhook_statements.IGNORE_UNMATCHED_EVENTS, "ix_webhook_event_pending"),
     ],

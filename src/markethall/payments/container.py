@@ -49,7 +49,7 @@ from markethall.payments.service.verify_ledger import VerifyLedger
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.payments.settings import PaymentsSettings, installed_gateways
 from markethall.payments.sql.integrity import SqlPaymentIntegrityReads
-from markethall.payments.sql.sandbox_ledger import SqlSandboxLedger
+from markethall.payments.sql.sandbox import SqlSandboxLedger
 from markethall.payments.sql.store import SqlPaymentStore
 from markethall.payments.sql.tables import STATEMENTS
 from markethall.shared.composition.container import (

@@ -2,15 +2,25 @@
 
 Every posting follows from its operation: `postings_of` derives all its fields. So the ledger can be
 built again from the operations, and the two can be compared.
+
+Each posting belongs to one of CHAIN_COUNT chains and has the next sequence number of its chain. Its
+hash is the SHA-256 of the previous hash and of its own content, which shows that a posting was
+changed, removed or inserted. There are several chains, because the postings of one chain wait for
+each other: the head of the chain is locked until the commit.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
+from markethall.payments.contract.ledger import LedgerFinding
 from markethall.payments.contract.statuses import (
     LedgerAccountKind,
+    LedgerProblem,
     OperationKind,
     OperationStatus,
     PostingKind,
@@ -30,6 +40,9 @@ _POSTING_KINDS: Final = {
     OperationKind.CAPTURE: PostingKind.CAPTURE,
     OperationKind.REFUND: PostingKind.REFUND,
 }
+CHAIN_COUNT: Final = 16
+# the previous hash of the first posting of a chain
+GENESIS_HASH: Final = bytes(32)
 
 
 def account_kind(account: str) -> LedgerAccountKind:
@@ -118,3 +131,140 @@ def _build_posting(
         entries=entries,
         created_at=created_at,
     )
+
+
+@dataclass(frozen=True)
+class ChainPosition:
+    """The place of a posting in its chain. `sequence` begins with 1 and has no gaps."""
+
+    chain: int
+    sequence: int
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class RecordedPosting:
+    """A posting as it is stored."""
+
+    posting: Posting
+    position: ChainPosition
+
+
+def chain_of(payment_id: UUID) -> int:
+    """Return the chain of all postings of a payment."""
+    return payment_id.int % CHAIN_COUNT
+
+
+def next_position(chain: int, head: ChainPosition | None, posting: Posting) -> ChainPosition:
+    """Return the position of a posting after the head of its chain; None: the chain is empty."""
+    sequence, previous_hash = (head.sequence, head.hash) if head else (0, GENESIS_HASH)
+    return ChainPosition(chain, sequence + 1, hash_posting(previous_hash, posting))
+
+
+def hash_posting(previous_hash: bytes, posting: Posting) -> bytes:
+    return hashlib.sha256(previous_hash + canonical_content(posting)).digest()
+
+
+def canonical_content(posting: Posting) -> bytes:
+    """Return the bytes that are hashed: a JSON array of all fields, with the entries by account.
+
+    The format must not change, because the hashes of stored postings depend on it.
+    """
+    fields = [
+        str(posting.posting_id),
+        str(posting.payment_id),
+        str(posting.operation_id),
+        posting.kind.value,
+        posting.currency,
+        sorted(posting.entries),
+        posting.created_at.astimezone(UTC).isoformat(timespec="microseconds"),
+    ]
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class ChainCheck:
+    """Checks one hash chain. It takes all postings of the chain, by their sequence number."""
+
+    def __init__(self, chain: int, head: ChainPosition | None) -> None:
+        self._chain = chain
+        self._head = head
+        self._sequence = 0
+        self._hash = GENESIS_HASH
+
+    def check(self, recorded: RecordedPosting) -> Iterator[LedgerFinding]:
+        """Check the next posting. After a wrong hash, the check continues with the stored one.
+
+        So a posting whose content was changed gives one finding. The first posting after a gap has
+        an unknown previous hash, so its own hash is not checked.
+        """
+        position = recorded.position
+        if position.sequence > self._sequence + 1:
+            yield self._missing()
+        elif hash_posting(self._hash, recorded.posting) != position.hash:
+            yield _finding(LedgerProblem.HASH_DIFFERS, recorded)
+        if not recorded.posting.is_balanced:
+            yield _finding(LedgerProblem.UNBALANCED, recorded)
+        yield from self._check_against_head(recorded)
+        self._sequence, self._hash = position.sequence, position.hash
+
+    def finish(self) -> Iterator[LedgerFinding]:
+        """Check that the chain reaches its head."""
+        if self._head and self._sequence < self._head.sequence:
+            yield self._missing()
+
+    def _check_against_head(self, recorded: RecordedPosting) -> Iterator[LedgerFinding]:
+        position, head = recorded.position, self._head
+        if head is None or position.sequence > head.sequence:
+            yield _finding(LedgerProblem.POSTING_AFTER_HEAD, recorded)
+        elif position.sequence == head.sequence and position.hash != head.hash:
+            yield _finding(LedgerProblem.HEAD_DIFFERS, recorded)
+
+    def _missing(self) -> LedgerFinding:
+        return LedgerFinding(
+            problem=LedgerProblem.POSTING_MISSING, chain=self._chain, sequence=self._sequence + 1
+        )
+
+
+def compare_with_operations(
+    operations: Iterable[Operation], stored: Iterable[RecordedPosting]
+) -> Iterator[LedgerFinding]:
+    """Build the postings of the operations again, and compare them with the stored postings."""
+    rebuilt = {_key(posting): posting for one in operations for posting in postings_of(one)}
+    recorded = {_key(one.posting): one for one in stored}
+    for key in sorted(rebuilt.keys() | recorded.keys()):
+        if key not in recorded:
+            yield _without_posting(rebuilt[key])
+        elif key not in rebuilt:
+            yield _finding(LedgerProblem.POSTING_WITHOUT_OPERATION, recorded[key])
+        elif _sort_entries(rebuilt[key]) != _sort_entries(recorded[key].posting):
+            yield _finding(LedgerProblem.DIFFERS_FROM_OPERATION, recorded[key])
+
+
+def _key(posting: Posting) -> tuple[UUID, PostingKind]:
+    return posting.operation_id, posting.kind
+
+
+def _sort_entries(posting: Posting) -> Posting:
+    return replace(posting, entries=tuple(sorted(posting.entries)))
+
+
+def _without_posting(posting: Posting) -> LedgerFinding:
+    return LedgerFinding(problem=LedgerProblem.OPERATION_WITHOUT_POSTING, **_ids_of(posting))
+
+
+def _finding(problem: LedgerProblem, recorded: RecordedPosting) -> LedgerFinding:
+    position = recorded.position
+    return LedgerFinding(
+        problem=problem,
+        chain=position.chain,
+        sequence=position.sequence,
+        **_ids_of(recorded.posting),
+    )
+
+
+def _ids_of(posting: Posting) -> dict[str, Any]:
+    return {
+        "posting_id": posting.posting_id,
+        "payment_id": posting.payment_id,
+        "operation_id": posting.operation_id,
+    }

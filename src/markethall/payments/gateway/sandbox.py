@@ -1,6 +1,7 @@
 """The built-in sandbox provider. The payment method selects the outcome of a charge."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
@@ -9,7 +10,7 @@ from markethall.payments.contract.api import RedirectAction
 from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS
-from markethall.payments.gateway.sandbox_saved_methods import TOKEN_PREFIX, SandboxSavedMethods
+from markethall.payments.domain.saved_method import MethodDetails
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
@@ -25,12 +26,15 @@ from markethall.payments.ports import (
     ReportLine,
     SandboxCapture,
     SandboxCharge,
+    SandboxLedger,
     SandboxMovement,
     SandboxRefund,
+    SandboxSavedMethod,
 )
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.money import Money
 
+TOKEN_PREFIX: Final = "sandbox_saved_"
 SandboxOutcome = Literal["succeeded", "failed", "requires_action", "authorized"]
 _CAPTURE_KINDS: Final = frozenset({OperationKind.CAPTURE, OperationKind.VOID})
 
@@ -53,6 +57,40 @@ SANDBOX_METHODS: Final[Mapping[str, tuple[SandboxOutcome, str | None]]] = {
 SLOW_SECONDS: Final = 5.0
 _REPORT_PAGE_SIZE: Final = 500
 _NO_SUCH_METHOD: Final[tuple[SandboxOutcome, str]] = ("failed", "no_such_method")
+
+
+class SandboxSavedMethods:
+    def __init__(self, ledger: SandboxLedger) -> None:
+        self._ledger = ledger
+
+    def customer_of(self, user_id: UUID) -> str:
+        return f"sandbox_customer_{user_id.hex}"
+
+    async def resolve(self, request: OperationRequest) -> OperationRequest | None:
+        """Replace the token of a saved method by the method that was saved.
+
+        Return None if the method does not exist, is detached or belongs to another customer.
+        """
+        if not request.method.startswith(TOKEN_PREFIX):
+            return request
+        saved = await self._ledger.get_saved_method(request.method)
+        if saved is None or not saved.is_attached or saved.customer != request.customer:
+            return None
+        return replace(request, method=saved.method)
+
+    async def save(self, request: OperationRequest, outcome: Outcome) -> Outcome:
+        """Save the method of a charge that has succeeded, if the customer wants it."""
+        if not isinstance(outcome, Succeeded) or not request.saves_method or not request.customer:
+            return outcome
+        token = f"{TOKEN_PREFIX}{request.operation_id.hex}"
+        await self._ledger.record_saved_method(
+            SandboxSavedMethod(token, request.customer, request.method)
+        )
+        details = MethodDetails(token, brand="sandbox", last4="4242", exp_month=12, exp_year=2099)
+        return replace(outcome, saved_method=details)
+
+    async def detach(self, token: str) -> None:
+        await self._ledger.detach_saved_method(token)
 
 
 class SandboxGateway(PaymentGateway):

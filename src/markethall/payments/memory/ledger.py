@@ -7,14 +7,15 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from markethall.payments.contract.statuses import OperationStatus
-from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT, Posting
-from markethall.payments.domain.operation import Operation
-from markethall.payments.domain.posting_chain import (
+from markethall.payments.domain.ledger import (
+    CUSTOMER_PAYMENTS_ACCOUNT,
     ChainPosition,
+    Posting,
     RecordedPosting,
     chain_of,
     next_position,
 )
+from markethall.payments.domain.operation import Operation
 from markethall.payments.memory.tables import Tables
 from markethall.payments.ports import DaySums, PostingFilter, StoredChain
 from markethall.shared.composition.memory import MemoryUnitOfWork

@@ -1,4 +1,4 @@
-"""The in-memory store of saved payment methods."""
+"""The in-memory store of saved payment methods and claimed guests."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,3 +90,22 @@ class MemorySavedMethodStore(MemoryUnitOfWork):
 
 def _position(method: SavedMethod) -> tuple[datetime, UUID]:
     return method.created_at, method.saved_method_id
+
+
+class MemoryGuestStore(MemoryUnitOfWork):
+    _tables: Tables
+
+    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
+        return self._tables.guest_owners.get(guest_id)
+
+    async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
+        self._tables.guest_owners.put(guest_id, user_id)
+
+    async def move_saved_methods(self, guest_id: UUID, user_id: UUID) -> None:
+        for method in self._tables.saved_methods.where(lambda one: one.user_id == guest_id):
+            moved = replace(method, user_id=user_id)
+            self._tables.saved_methods.put(method.saved_method_id, moved)
+        customers = self._tables.provider_customers
+        for customer in customers.where(lambda one: one.user_id == guest_id):
+            customers.add((user_id, customer.provider), replace(customer, user_id=user_id))
+            customers.remove((guest_id, customer.provider))

@@ -12,11 +12,10 @@ from markethall.payments.contract.statuses import OperationKind, PaymentStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES
-from markethall.payments.memory.guests import MemoryGuestStore
 from markethall.payments.memory.integrity import MemoryPaymentIntegrityReads
 from markethall.payments.memory.ledger import MemoryLedgerStore
 from markethall.payments.memory.reconciliation import MemoryReconciliationStore
-from markethall.payments.memory.saved_methods import MemorySavedMethodStore
+from markethall.payments.memory.saved_methods import MemoryGuestStore, MemorySavedMethodStore
 from markethall.payments.memory.tables import StoredEvent
 from markethall.payments.ports import PaymentFilter, ProviderEvent, Settlement, WebhookState
 from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost

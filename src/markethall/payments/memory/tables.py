@@ -6,9 +6,9 @@ from uuid import UUID
 
 from markethall.payments.contract.reconciliation import DifferenceView
 from markethall.payments.contract.statuses import PostingKind
+from markethall.payments.domain.ledger import ChainPosition, RecordedPosting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
-from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
 from markethall.payments.domain.saved_method import ProviderCustomer, SavedMethod
 from markethall.payments.ports import (
     ProviderEvent,

@@ -9,9 +9,8 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from markethall.payments.contract.statuses import PostingKind
-from markethall.payments.domain.ledger import Posting
+from markethall.payments.domain.ledger import ChainPosition, Posting, RecordedPosting
 from markethall.payments.domain.operation import Operation
-from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
 from markethall.shared.kernel.pagination import TimeKeyset
 
 

@@ -14,8 +14,7 @@ from markethall.payments.contract.ledger import (
     TrialBalance,
     TrialBalanceQuery,
 )
-from markethall.payments.domain.ledger import account_kind
-from markethall.payments.domain.posting_chain import RecordedPosting
+from markethall.payments.domain.ledger import RecordedPosting, account_kind
 from markethall.payments.ports import PostingFilter, ReadStore, Store
 from markethall.payments.service.trial_balance import (
     LedgerSums,

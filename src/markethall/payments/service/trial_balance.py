@@ -12,8 +12,7 @@ from markethall.payments.contract.ledger import (
     TrialBalanceRow,
     TrialBalanceTotal,
 )
-from markethall.payments.domain.ledger import account_kind
-from markethall.payments.domain.posting_chain import ChainPosition
+from markethall.payments.domain.ledger import ChainPosition, account_kind
 from markethall.payments.ports import DaySums, ReadStore
 from markethall.shared.kernel.money import Money, money_in_range
 from markethall.shared.persistence.database import ReadDatabase

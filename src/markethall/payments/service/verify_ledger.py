@@ -12,8 +12,12 @@ from uuid import UUID
 
 from markethall.payments.contract.ledger import LedgerChainHead, LedgerFinding, LedgerReport
 from markethall.payments.contract.statuses import LedgerCheck, LedgerProblem
-from markethall.payments.domain.ledger_checks import ChainCheck, compare_with_operations
-from markethall.payments.domain.posting_chain import ChainPosition, RecordedPosting
+from markethall.payments.domain.ledger import (
+    ChainCheck,
+    ChainPosition,
+    RecordedPosting,
+    compare_with_operations,
+)
 from markethall.payments.ports import ReadStore, Store, StoredChain
 from markethall.shared.persistence.database import Database
 

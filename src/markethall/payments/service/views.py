@@ -9,9 +9,9 @@ from markethall.payments.contract.api import (
 from markethall.payments.contract.internal import PaymentSummary, RefundView
 from markethall.payments.contract.ledger import PostingEntryView, PostingView
 from markethall.payments.contract.statuses import RefundStatus
+from markethall.payments.domain.ledger import RecordedPosting
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
-from markethall.payments.domain.posting_chain import RecordedPosting
 from markethall.payments.domain.saved_method import SavedMethod
 from markethall.payments.ports import PaymentMethod
 from markethall.shared.kernel.money import Money

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from markethall.payments.contract.statuses import PostingKind
-from markethall.payments.domain.ledger import Posting
-from markethall.payments.domain.operation import Operation
-from markethall.payments.domain.posting_chain import (
+from markethall.payments.domain.ledger import (
     ChainPosition,
+    Posting,
     RecordedPosting,
     canonical_content,
     chain_of,
 )
+from markethall.payments.domain.operation import Operation
 from markethall.payments.ports import DaySums, PostingFilter, StoredChain
 from markethall.payments.sql import ledger_statements as sql
 from markethall.payments.sql.rows import to_operation

@@ -7,8 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT
-from markethall.payments.domain.posting_chain import GENESIS_HASH
+from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT, GENESIS_HASH
 from markethall.payments.sql.statements import FEE_COLUMNS, LIMIT, one_page
 from markethall.payments.sql.tables import entries, operations, payments, posting_chains, postings
 from markethall.shared.persistence.postgres import Statement, sql_literal
