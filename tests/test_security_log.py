@@ -15,7 +15,7 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
-from markethall.users.domain import REFRESH_GRACE_PERIOD
+from markethall.users.domain.session import REFRESH_GRACE_PERIOD
 from tests.test_app import ADMIN, client_of, memory_settings
 
 PASSWORD = "a password that no log may show"

@@ -21,19 +21,21 @@ from markethall.shared.kernel.pagination import CursorInvalid
 from markethall.shared.kernel.scopes import PROFILE, SCOPES_BY_ROLE, USERS_MANAGE
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.users.contract import (
-    BadCredentials,
-    BadRefreshToken,
     ChangeProfile,
     ChangeUser,
-    EmailTaken,
-    LastAdmin,
-    PasswordUnacceptable,
     Register,
     Role,
     TokenPair,
     UserInactive,
-    UsernameTaken,
     UserNotFound,
+)
+from markethall.users.contract.errors import (
+    BadCredentials,
+    BadRefreshToken,
+    EmailTaken,
+    LastAdmin,
+    PasswordUnacceptable,
+    UsernameTaken,
 )
 from tests.users.conftest import ANONYMOUS, PASSWORD, UsersApp, attempt_without_key, to_response
 

@@ -13,25 +13,17 @@ from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
-from markethall.users.contract import (
-    BadRefreshToken,
-    ChangeProfile,
-    LastAdmin,
-    Role,
-    UserInactive,
-)
-from markethall.users.domain import (
+from markethall.users.contract import ChangeProfile, Role, UserInactive
+from markethall.users.contract.errors import BadRefreshToken, LastAdmin
+from markethall.users.domain.session import (
     MAX_EXCHANGED_TOKENS,
     REFRESH_GRACE_PERIOD,
     SESSION_LIFETIME,
     RefreshToken,
     RotationResult,
     Session,
-    User,
-    UserIdentity,
-    derive_username,
-    to_email_lookup_key,
 )
+from markethall.users.domain.user import User, UserIdentity, derive_username, to_email_lookup_key
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECRET_HASH = "$2b$04$" + "x" * 53

@@ -10,7 +10,6 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadGuestToken,
-    BadRefreshToken,
     GuestAlreadyClaimed,
     GuestClaimed,
     GuestClaimView,
@@ -20,7 +19,8 @@ from markethall.users.contract import (
     UserNotFound,
     UserView,
 )
-from markethall.users.domain import REFRESH_GRACE_PERIOD
+from markethall.users.contract.errors import BadRefreshToken
+from markethall.users.domain.session import REFRESH_GRACE_PERIOD
 from tests.users.conftest import (
     ANONYMOUS,
     PASSWORD,

@@ -15,8 +15,9 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Overloaded, TooManyRequests
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import BadCredentials, PasswordUnacceptable, TokenPair
-from markethall.users.domain import (
+from markethall.users.contract import TokenPair
+from markethall.users.contract.errors import BadCredentials, PasswordUnacceptable
+from markethall.users.domain.login_failures import (
     FREE_LOGIN_FAILURES,
     LOGIN_FAILURES_RETENTION,
     MAX_LOGIN_DELAY,

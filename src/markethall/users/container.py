@@ -22,7 +22,8 @@ from markethall.shared.persistence.database import Database
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.access_tokens import AccessTokenVerifier
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import Accounts, EmailTaken, Guests, Sessions, Users
+from markethall.users.contract import Accounts, Guests, Sessions, Users
+from markethall.users.contract.errors import EmailTaken
 from markethall.users.memory import MemoryUserStore, Tables
 from markethall.users.ports import GuestTokenVerifier, ReadStore, Store, TokenSigner
 from markethall.users.service.accounts import AccountService
@@ -33,7 +34,8 @@ from markethall.users.service.password_check import PasswordCheck
 from markethall.users.service.sessions import SessionService
 from markethall.users.service.views import TokenPairs
 from markethall.users.settings import UsersSettings
-from markethall.users.sql import STATEMENTS, SqlUserStore
+from markethall.users.sql.store import SqlUserStore
+from markethall.users.sql.tables import STATEMENTS
 
 log = structlog.get_logger("markethall.app")
 

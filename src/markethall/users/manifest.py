@@ -28,7 +28,7 @@ def _load_parts() -> "ContextParts[UsersContainer]":
 
 
 def _load_metadata() -> "MetaData":
-    from markethall.users.sql import metadata
+    from markethall.users.sql.tables import metadata
 
     return metadata
 

@@ -6,7 +6,9 @@ from uuid import UUID
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table
-from markethall.users.domain import Guest, LoginFailures, Session, User, UserIdentity
+from markethall.users.domain.login_failures import LoginFailures
+from markethall.users.domain.session import Session
+from markethall.users.domain.user import Guest, User, UserIdentity
 
 
 class Tables(ContextTables):

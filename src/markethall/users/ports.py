@@ -7,7 +7,9 @@ from markethall.shared.idempotency.records import ResponseStore
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.messaging.events import Event
-from markethall.users.domain import Guest, LoginFailures, Session, User, UserIdentity
+from markethall.users.domain.login_failures import LoginFailures
+from markethall.users.domain.session import Session
+from markethall.users.domain.user import Guest, User, UserIdentity
 
 
 class ReadStore(Protocol):

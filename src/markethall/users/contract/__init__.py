@@ -14,13 +14,6 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import Page
 from markethall.shared.messaging.events import Event
-from markethall.users.contract.errors import BadCredentials as BadCredentials
-from markethall.users.contract.errors import BadRefreshToken as BadRefreshToken
-from markethall.users.contract.errors import EmailTaken as EmailTaken
-from markethall.users.contract.errors import LastAdmin as LastAdmin
-from markethall.users.contract.errors import PasswordUnacceptable as PasswordUnacceptable
-from markethall.users.contract.errors import UnsupportedGrantType as UnsupportedGrantType
-from markethall.users.contract.errors import UsernameTaken as UsernameTaken
 
 
 class GuestClaimed(Event):

@@ -10,7 +10,7 @@ from secrets import token_bytes
 from typing import Final, NamedTuple, Self
 from uuid import UUID
 
-from markethall.users.contract import BadRefreshToken
+from markethall.users.contract.errors import BadRefreshToken
 
 # the lifetime of a user's session from the sign-in; an exchange of tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)

@@ -10,14 +10,8 @@ from markethall.shared.kernel.email_address import normalize_email
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.lookup_key import to_lookup_key
 from markethall.shared.security.passwords import weakness
-from markethall.users.contract import (
-    ChangeProfile,
-    GuestAlreadyClaimed,
-    LastAdmin,
-    PasswordUnacceptable,
-    Role,
-    UserInactive,
-)
+from markethall.users.contract import ChangeProfile, GuestAlreadyClaimed, Role, UserInactive
+from markethall.users.contract.errors import LastAdmin, PasswordUnacceptable
 
 USERNAME_PATTERN: Final = r"^[A-Za-z0-9_.-]{3,50}$"
 MAX_USERNAME_LENGTH: Final = 50

@@ -26,17 +26,19 @@ from markethall.shared.kernel.model import RequestModel
 from markethall.shared.kernel.scopes import PROFILE
 from markethall.users.contract import (
     AccessView,
-    BadCredentials,
     BadGuestToken,
     ChangeProfile,
-    EmailTaken,
     GuestAlreadyClaimed,
-    PasswordUnacceptable,
     Register,
     UserInactive,
-    UsernameTaken,
     UserNotFound,
     UserView,
+)
+from markethall.users.contract.errors import (
+    BadCredentials,
+    EmailTaken,
+    PasswordUnacceptable,
+    UsernameTaken,
 )
 from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep
 from markethall.users.router.fields import (

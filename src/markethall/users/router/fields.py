@@ -6,7 +6,7 @@ from markethall.shared.kernel.model import Text, VisibleText
 from markethall.shared.security.access_tokens import MAX_TOKEN_LENGTH
 from markethall.shared.security.passwords import MAX_LENGTH as MAX_PASSWORD_LENGTH
 from markethall.shared.security.passwords import MIN_LENGTH as MIN_PASSWORD_LENGTH
-from markethall.users.domain import (
+from markethall.users.domain.user import (
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,

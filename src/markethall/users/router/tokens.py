@@ -21,13 +21,8 @@ from markethall.shared.kernel.errors import (
 )
 from markethall.shared.kernel.model import Dto, RequestModel, Text
 from markethall.shared.kernel.scopes import SCOPE_DESCRIPTIONS
-from markethall.users.contract import (
-    BadCredentials,
-    BadRefreshToken,
-    JwkSet,
-    TokenPair,
-    UnsupportedGrantType,
-)
+from markethall.users.contract import JwkSet, TokenPair
+from markethall.users.contract.errors import BadCredentials, BadRefreshToken, UnsupportedGrantType
 from markethall.users.router.dependencies import SessionsDep
 from markethall.users.router.fields import Password
 

@@ -18,7 +18,8 @@ from markethall.shared.kernel.etags import ExpectedVersions
 from markethall.shared.kernel.model import Bool, Id, RequestModel
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from markethall.shared.kernel.scopes import ORDERS_MANAGE, PROFILE, USERS_MANAGE
-from markethall.users.contract import ChangeUser, LastAdmin, Role, UserNotFound, UserView
+from markethall.users.contract import ChangeUser, Role, UserNotFound, UserView
+from markethall.users.contract.errors import LastAdmin
 from markethall.users.router.dependencies import AccountsDep
 
 router = APIRouter(tags=["users"])

@@ -18,17 +18,21 @@ from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import ORDERS_MANAGE, USERS_MANAGE
 from markethall.shared.persistence.database import Database
 from markethall.users.contract import (
-    BadCredentials,
     ChangeProfile,
     ChangeUser,
-    EmailTaken,
     Register,
     Role,
-    UsernameTaken,
     UserNotFound,
     UserView,
 )
-from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
+from markethall.users.contract.errors import BadCredentials, EmailTaken, UsernameTaken
+from markethall.users.domain.user import (
+    User,
+    UserIdentity,
+    check_password,
+    derive_username,
+    parse_role,
+)
 from markethall.users.ports import ReadStore, Store
 from markethall.users.service.guests import GuestClaims, log_claim
 from markethall.users.service.password_check import PasswordCheck

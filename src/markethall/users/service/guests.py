@@ -12,14 +12,10 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import (
-    BadGuestToken,
-    BadRefreshToken,
-    GuestClaimed,
-    GuestClaimView,
-    GuestTokens,
-)
-from markethall.users.domain import Guest, RefreshToken, Session
+from markethall.users.contract import BadGuestToken, GuestClaimed, GuestClaimView, GuestTokens
+from markethall.users.contract.errors import BadRefreshToken
+from markethall.users.domain.session import RefreshToken, Session
+from markethall.users.domain.user import Guest
 from markethall.users.ports import GuestTokenVerifier, ReadStore, Store
 from markethall.users.service.views import TokenPairs, get_user_or_404, subject_of, to_claim_view
 

@@ -10,7 +10,7 @@ from markethall.users.contract import (
     UserInactive,
     UserNotFound,
 )
-from markethall.users.domain import Guest
+from markethall.users.domain.user import Guest
 from markethall.users.ports import ReadStore, Store, TokenSigner
 
 

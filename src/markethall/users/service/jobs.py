@@ -2,7 +2,7 @@ from datetime import timedelta
 
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
-from markethall.users.domain import LOGIN_FAILURES_RETENTION, MAX_UNKNOWN_ACCOUNTS
+from markethall.users.domain.login_failures import LOGIN_FAILURES_RETENTION, MAX_UNKNOWN_ACCOUNTS
 from markethall.users.ports import ReadStore, Store
 
 

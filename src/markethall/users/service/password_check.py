@@ -13,8 +13,8 @@ from markethall.shared.kernel.errors import Overloaded, TooManyRequests
 from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.persistence.database import Database
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import BadCredentials
-from markethall.users.domain import User
+from markethall.users.contract.errors import BadCredentials
+from markethall.users.domain.user import User
 from markethall.users.ports import ReadStore, Store, TokenSigner
 
 log = structlog.get_logger("markethall.security")

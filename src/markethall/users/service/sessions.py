@@ -9,22 +9,10 @@ from markethall.shared.kernel.errors import Unauthenticated
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.key_derivation import KeyPurpose
 from markethall.shared.persistence.database import Database
-from markethall.users.contract import (
-    AccessView,
-    BadCredentials,
-    BadRefreshToken,
-    JwkSet,
-    TokenPair,
-)
-from markethall.users.domain import (
-    Digest,
-    Guest,
-    RefreshToken,
-    RotationResult,
-    Session,
-    User,
-    to_login_key,
-)
+from markethall.users.contract import AccessView, JwkSet, TokenPair
+from markethall.users.contract.errors import BadCredentials, BadRefreshToken
+from markethall.users.domain.session import Digest, RefreshToken, RotationResult, Session
+from markethall.users.domain.user import Guest, User, to_login_key
 from markethall.users.ports import ReadStore, Store, TokenSigner
 from markethall.users.service.password_check import PasswordCheck, log_failed_login
 from markethall.users.service.views import TokenPairs, scopes_of, subject_of

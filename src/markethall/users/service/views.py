@@ -3,7 +3,8 @@ from uuid import UUID
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.scopes import GUEST_SCOPES, PROFILE, scopes_for_roles
 from markethall.users.contract import GuestClaimView, TokenPair, UserNotFound, UserView
-from markethall.users.domain import Guest, RefreshToken, Session, User
+from markethall.users.domain.session import RefreshToken, Session
+from markethall.users.domain.user import Guest, User
 from markethall.users.ports import ReadStore, Store, TokenSigner
 
 

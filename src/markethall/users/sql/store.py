@@ -6,14 +6,9 @@ from uuid import UUID
 
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.users.contract import Role
-from markethall.users.domain import (
-    ExchangedToken,
-    Guest,
-    LoginFailures,
-    Session,
-    User,
-    UserIdentity,
-)
+from markethall.users.domain.login_failures import LoginFailures
+from markethall.users.domain.session import ExchangedToken, Session
+from markethall.users.domain.user import Guest, User, UserIdentity
 from markethall.users.sql import statements
 
 if TYPE_CHECKING:

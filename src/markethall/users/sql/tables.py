@@ -6,8 +6,8 @@ from markethall.shared.kernel.email_address import MAX_EMAIL_LENGTH
 from markethall.shared.persistence.postgres import sql_literal
 from markethall.shared.persistence.sql import timestamp_column
 from markethall.users.contract import Role
-from markethall.users.domain import (
-    MAX_EXCHANGED_TOKENS,
+from markethall.users.domain.session import MAX_EXCHANGED_TOKENS
+from markethall.users.domain.user import (
     MAX_FULL_NAME_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
