@@ -5,8 +5,7 @@ from dependency_injector import providers
 
 from markethall.payments.contract.api import PaymentView
 from markethall.payments.domain.operation import Failed, Outcome, Succeeded
-from markethall.payments.gateway.manual import ManualGateway
-from markethall.payments.gateway.manual_manifest import ManualMethod
+from markethall.payments.gateway.manual import ManualGateway, ManualMethod
 from markethall.payments.ports import Capability, OperationRequest
 from markethall.shared.persistence.postgres import Postgres
 from tests.payments.conftest import (

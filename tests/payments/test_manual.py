@@ -12,7 +12,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.contract.api import AwaitTransferAction
 from markethall.payments.contract.errors import UnknownProvider
-from markethall.payments.gateway.manual_manifest import ManualSettings
+from markethall.payments.gateway.manual import ManualSettings
 from markethall.settings import read_settings
 from markethall.shared.composition.settings import SettingsError, read_one
 from tests.payments.conftest import ANONYMOUS, MANUAL_METHODS, ORDERS_CONTEXT, PaymentsApp

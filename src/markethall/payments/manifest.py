@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Final
 
 from markethall.payments.settings import PaymentsSettings, provider_settings_classes
-from markethall.shared.composition.manifest import ContextManifest, Subscription
-from markethall.shared.composition.migrations import built_in_migrations
+from markethall.shared.composition.manifest import (
+    ContextManifest,
+    Subscription,
+    built_in_migrations,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData

@@ -19,7 +19,7 @@ ENTRY_POINT_GROUP: Final = "markethall.payment_gateways"
 # listed here, not found by entry points, so that they also work without package metadata
 _BUILT_IN: Final = {
     "sandbox": "markethall.payments.gateway.sandbox_manifest:MANIFEST",
-    "manual": "markethall.payments.gateway.manual_manifest:MANIFEST",
+    "manual": "markethall.payments.gateway.manual:MANIFEST",
     "stripe": "markethall.payments.gateway.stripe.manifest:MANIFEST",
 }
 

@@ -3,11 +3,9 @@
 from fastapi import APIRouter
 
 from markethall.payments.router import (
-    captures,
     ledger,
     manual_refunds,
     payments,
-    reconciliations,
     refunds,
     saved_methods,
     webhooks,
@@ -18,11 +16,9 @@ router = APIRouter()
 for module in (
     manual_refunds,
     payments,
-    captures,
     saved_methods,
     refunds,
     webhooks,
     ledger,
-    reconciliations,
 ):
     router.routes.extend(module.router.routes)

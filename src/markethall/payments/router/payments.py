@@ -1,9 +1,10 @@
 """Routes of payments and payment methods."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from markethall.payments.contract.api import (
     OperationView,
@@ -14,6 +15,7 @@ from markethall.payments.contract.api import (
 )
 from markethall.payments.contract.errors import (
     AmountExceedsDue,
+    CaptureExceedsAuthorized,
     InvalidPaymentTransition,
     PaymentInProgress,
     PaymentNotFound,
@@ -36,7 +38,7 @@ from markethall.shared.http.conditional_requests import NOT_MODIFIED_RESPONSE, a
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.query_parameters import from_query
 from markethall.shared.http.responses import json_response, versioned_response
-from markethall.shared.idempotency.records import StoredResponse
+from markethall.shared.idempotency.records import IdempotentCommand, StoredResponse
 from markethall.shared.kernel.model import Id, RequestModel, Text
 from markethall.shared.kernel.money import CurrencyMismatch, Money
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
@@ -45,6 +47,18 @@ router = APIRouter(tags=["payments"])
 
 _UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": PaymentView, "description": "The provider gave no answer yet: unknown"}
+}
+_CHANGE_ERRORS: Final = (
+    *AUTHENTICATED_ERRORS,
+    *REQUIRED_IDEMPOTENCY_ERRORS,
+    PaymentNotFound,
+    InvalidPaymentTransition,
+    PaymentInProgress,
+)
+
+
+_NO_ANSWER_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": PaymentView, "description": "The provider gave no answer yet"}
 }
 
 
@@ -204,3 +218,85 @@ def _to_confirm_response(payment: PaymentView) -> StoredResponse:
     """Respond with 202 while the outcome of the charge is unknown, else with 200."""
     status = 202 if payment.status is PaymentStatus.UNKNOWN else 200
     return StoredResponse(status=status, body=payment.model_dump_json())
+
+
+class CaptureRequest(RequestModel):
+    """A capture. Without `amount`, all that is left of the authorization is captured."""
+
+    amount: PositiveMoney | None = None
+    final: Annotated[
+        StrictBool,
+        Field(description="Release what is not captured; no other capture is possible then"),
+    ] = False
+
+    @property
+    def money(self) -> Money | None:
+        return Money(**self.amount.model_dump()) if self.amount else None
+
+
+@router.post(
+    "/payments/{payment_id}/capture",
+    response_model=PaymentView,
+    summary="Capture a payment",
+    responses=_NO_ANSWER_RESPONSE
+    | problems(*_CHANGE_ERRORS, UnsupportedByProvider, CaptureExceedsAuthorized, CurrencyMismatch),
+)
+async def capture_payment(
+    ctx: Staff,
+    payment_id: Id,
+    api: PaymentApiDep,
+    idempotency: IdempotencyDep,
+    body: CaptureRequest | None = None,
+) -> Response:
+    """Take money of an authorized payment. A retry with the same `Idempotency-Key` takes no more.
+
+    The status stays `authorized` while more can be captured, and becomes `captured` with the last
+    capture: the one that takes the rest, a `final` one, or any capture of a provider that captures
+    an authorization only once. The uncaptured rest is then released. `authorized` minus `captured`
+    can still be captured. If the provider rejects the capture, the status stays `authorized`, and
+    `failure_code` says why. While the provider gives no answer, a retry with the same key asks
+    again, and any other capture or void is 409 `payments.in_progress`.
+    """
+    body = body or CaptureRequest()
+
+    change = _Change(
+        lambda attempt: api.capture(ctx, payment_id, body.money, attempt, is_final=body.final)
+    )
+    return await idempotency.run_with_key(ctx, body, change.run, change.to_response)
+
+
+@router.post(
+    "/payments/{payment_id}/void",
+    response_model=PaymentView,
+    summary="Void a payment",
+    responses=_NO_ANSWER_RESPONSE | problems(*_CHANGE_ERRORS),
+)
+async def void_payment(
+    ctx: Staff, payment_id: Id, api: PaymentApiDep, idempotency: IdempotencyDep
+) -> Response:
+    """Release the uncaptured rest of an authorized payment.
+
+    The status is then `voided`, and the order is cancelled if nothing of it is shipped. After a
+    capture the status is `captured`, and the shop keeps the captured amount.
+    """
+
+    change = _Change(lambda attempt: api.void(ctx, payment_id, attempt))
+    return await idempotency.run_with_key(ctx, None, change.run, change.to_response)
+
+
+class _Change:
+    """A capture or void. Its response is 202 while the provider gives no answer, else 200."""
+
+    def __init__(self, command: Callable[[IdempotentCommand], Awaitable[PaymentView]]) -> None:
+        self._command = command
+        self._has_outcome = True
+
+    async def run(self, attempt: IdempotentCommand) -> PaymentView:
+        payment = await self._command(attempt)
+        self._has_outcome = attempt.is_final
+        return payment
+
+    def to_response(self, payment: PaymentView) -> StoredResponse:
+        return StoredResponse(
+            status=200 if self._has_outcome else 202, body=payment.model_dump_json()
+        )

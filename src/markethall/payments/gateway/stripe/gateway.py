@@ -4,18 +4,31 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from markethall.payments.contract.statuses import OperationKind
-from markethall.payments.gateway.stripe.amounts import SUPPORTED_CURRENCIES, AmountNotSupported
-from markethall.payments.gateway.stripe.api import StripeApi
-from markethall.payments.gateway.stripe.disputes import lookup_dispute
+from markethall.payments.gateway.stripe.amounts import (
+    SUPPORTED_CURRENCIES,
+    AmountNotSupported,
+    to_stripe_amount,
+)
+from markethall.payments.gateway.stripe.api import (
+    IdempotencyKeyTaken,
+    Rejected,
+    StoredServerError,
+    StripeApi,
+)
 from markethall.payments.gateway.stripe.intents import IntentOperations
-from markethall.payments.gateway.stripe.outcomes import IN_BROWSER, PROVIDER
-from markethall.payments.gateway.stripe.refunds import RefundOperations
+from markethall.payments.gateway.stripe.objects import OPERATION_KEY, PAYMENT_KEY, USER_KEY, Intent
+from markethall.payments.gateway.stripe.outcomes import (
+    IN_BROWSER,
+    PROVIDER,
+    blocked_outcome,
+    refund_outcome,
+    require_outcome,
+)
 from markethall.payments.gateway.stripe.reports import list_report, parse_dashboard_row
-from markethall.payments.gateway.stripe.saved_methods import SavedMethodOperations
-from markethall.payments.gateway.stripe.webhooks import StripeWebhooks
+from markethall.payments.gateway.stripe.webhooks import StripeWebhooks, lookup_dispute
 from markethall.payments.ports import (
     PROVIDER_TIMEOUT,
     Capability,
@@ -23,6 +36,7 @@ from markethall.payments.ports import (
     OperationRequest,
     Outcome,
     PaymentGateway,
+    PaymentGatewayTimeout,
     PaymentMethod,
     ProviderDispute,
     ProviderEvent,
@@ -146,3 +160,82 @@ async def _unless_unsupported(call: Awaitable[T]) -> T | Failed:
         return await call
     except AmountNotSupported:
         return Failed("amount_not_supported")
+
+
+class SavedMethodOperations:
+    def __init__(self, api: StripeApi) -> None:
+        self._api = api
+
+    async def ensure_customer(self, user_id: UUID, known: str | None) -> str:
+        """Create a customer unless `known` exists at Stripe. Raises PaymentGatewayTimeout."""
+        if known is None:
+            return await self._create_customer(user_id, user_id)
+        found = await self._api.find_customer(known)
+        if found and not found.deleted:
+            return known
+        # not the idempotency key with which `known` was created: for this key Stripe may still
+        # return `known`
+        return await self._create_customer(user_id, uuid5(user_id, known))
+
+    async def _create_customer(self, user_id: UUID, key: UUID) -> str:
+        parameters = {"metadata": {USER_KEY: str(user_id)}}
+        try:
+            customer = await self._api.create_customer(parameters, f"{key}:customer")
+        except (Rejected, IdempotencyKeyTaken, StoredServerError):
+            raise PaymentGatewayTimeout from None
+        return customer.id
+
+    async def detach(self, method_id: str) -> None:
+        """Detach the PaymentMethod from its customer. Raises PaymentGatewayTimeout.
+
+        Stripe rejects a second detach, so the current state tells whether it is detached.
+        """
+        try:
+            await self._api.detach_method(method_id)
+        except Rejected:
+            method = await self._api.find_method(method_id)
+            if method and method.customer:
+                raise PaymentGatewayTimeout from None
+
+
+class RefundOperations:
+    def __init__(self, api: StripeApi, intents: IntentOperations) -> None:
+        self._api = api
+        self._intents = intents
+
+    async def refund(self, request: OperationRequest) -> Outcome:
+        """Raises AmountNotSupported, PaymentGatewayTimeout."""
+        amount = to_stripe_amount(request.amount)
+        intent = await self._intents.authorization_of(request)
+        if intent is None:
+            return Failed("charge_not_found")
+        # Stripe refunds only in the currency of the charge
+        if intent.currency.upper() != request.amount.currency:
+            return Failed("currency_mismatch")
+        if self._intents.is_key_forgotten(request) and (
+            earlier := await self._find(intent, request)
+        ):
+            return earlier
+        parameters = {
+            "payment_intent": intent.id,
+            "amount": amount,
+            "metadata": {
+                OPERATION_KEY: str(request.operation_id),
+                PAYMENT_KEY: str(request.payment_id),
+            },
+        }
+        try:
+            refund = await self._api.create_refund(parameters, str(request.operation_id))
+        except Rejected as rejection:
+            return await self._find(intent, request) or Failed(rejection.code)
+        except (IdempotencyKeyTaken, StoredServerError):
+            return require_outcome(await self._find(intent, request))
+        return refund_outcome(refund, request)
+
+    async def lookup(self, request: OperationRequest) -> Outcome | None:
+        intent = await self._intents.authorization_of(request)
+        return await self._find(intent, request) if intent else None
+
+    async def _find(self, intent: Intent, request: OperationRequest) -> Outcome | None:
+        refund = await self._api.find_refund(intent.id, request.operation_id)
+        return refund_outcome(refund, request) if refund else blocked_outcome(intent, request)
