@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.worker_supervisor import RestartPauses
+from markethall.server import RestartPauses
 from tests.e2e.dedicated_server import (
     dedicated_database,
     dedicated_process,
