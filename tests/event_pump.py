@@ -11,8 +11,7 @@ from markethall.event_workers import bind_event_handlers
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.messaging.events import Delivery, RetryLater
-from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from tests.containers import orders_of, payments_of
 
 LEASE: Final = timedelta(hours=1)

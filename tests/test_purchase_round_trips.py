@@ -18,7 +18,7 @@ from bench.wire import RecordingProxy, recording_proxy
 from markethall.app import Gateway, create_app
 from markethall.event_workers import build_event_workers
 from markethall.settings import read_settings
-from markethall.shared.messaging.worker_config import WorkerConfig
+from markethall.shared.messaging.inbox import WorkerConfig
 from tests.conftest import plain
 from tests.containers import users_of
 from tests.test_app import ADMIN

@@ -58,7 +58,7 @@ from markethall.shared.observability.error_reports import ErrorReportsError, err
 from markethall.shared.observability.log import access_log
 from markethall.shared.observability.metrics import CONTEXT_INFO
 from markethall.shared.observability.opentelemetry import TracingError, tracing
-from markethall.shared.persistence.redis_monitor import monitor_redis
+from markethall.shared.persistence.redis_client import monitor_redis
 
 log = structlog.get_logger("markethall.app")
 

@@ -13,13 +13,11 @@ from markethall.shared.composition.topology import InvalidManifest, handler_key
 from markethall.shared.messaging.backlog import BacklogMonitor
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import EventHandler
-from markethall.shared.messaging.inbox import InboxConsumer
-from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.traced_handlers import traced_handler
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.opentelemetry import tracing
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from markethall.contexts import context_names, topology
-from markethall.shared.composition.migrations import alembic_ini_path
+from markethall.shared.composition.manifest import alembic_ini_path
 from markethall.shared.persistence.postgres_url import asyncpg_dsn
 
 _CONNECT_TIMEOUT: Final = 10.0  # seconds

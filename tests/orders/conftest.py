@@ -42,8 +42,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import Delivery, Event, EventHandler, RetryLater, wrap_event
-from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.persistence.postgres import Postgres
 from markethall.testing import context_tools
 from markethall.users.remote import GuardedUsers

@@ -41,8 +41,7 @@ from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
-from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Register

@@ -11,12 +11,10 @@ from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery
-from markethall.shared.messaging.inbox import InboxConsumer
-from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened

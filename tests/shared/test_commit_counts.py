@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from markethall.shared.composition.commit_counts import EventCounters
-from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.context_persistence import ContextPersistence, EventCounters
 from markethall.shared.composition.memory import build_memory_persistence
 from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext

@@ -18,10 +18,8 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker, PeriodicJob
 from markethall.shared.messaging.events import Delivery, wrap_event
-from markethall.shared.messaging.inbox import InboxConsumer
-from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened

@@ -15,12 +15,10 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope
-from markethall.shared.messaging.inbox import InboxConsumer
-from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.progress import progress_limit
 from tests.shared.conftest import ThingHappened

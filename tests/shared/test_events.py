@@ -21,12 +21,10 @@ from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater, wrap_event
-from markethall.shared.messaging.inbox import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
 from markethall.shared.messaging.outbox import ClocksDiffer
-from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.sql.outbox import SqlOutbox
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, ThingHappened

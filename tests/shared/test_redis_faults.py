@@ -23,8 +23,7 @@ from markethall.shared.cache.redis_cache import RedisCache, TombstoneChannel
 from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.observability.metrics import REGISTRY
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3

@@ -13,15 +13,14 @@ from structlog.testing import capture_logs
 
 from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.observability.metrics import REGISTRY
-from markethall.shared.persistence import redis_monitor
-from markethall.shared.persistence.redis_client import RedisClient
-from markethall.shared.persistence.redis_monitor import monitor_redis
+from markethall.shared.persistence import redis_client
+from markethall.shared.persistence.redis_client import RedisClient, monitor_redis
 
 
 @pytest.fixture(autouse=True)
 def fresh_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a logger that has not cached the configuration of other tests."""
-    monkeypatch.setattr(redis_monitor, "log", structlog.get_logger("markethall.redis"))
+    monkeypatch.setattr(redis_client, "log", structlog.get_logger("markethall.redis"))
 
 
 @asynccontextmanager

@@ -19,15 +19,13 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.event_signature import EventSigner, EventVerifier
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
-from markethall.shared.messaging.inbox import InboxConsumer
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
 from markethall.shared.messaging.memory import MemoryOutbox
 from markethall.shared.messaging.outbox import LeaderSession
-from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
 from markethall.shared.messaging.redis_stream_format import stream_name
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
-from markethall.shared.messaging.transports import InProcessTransport
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import STREAM_UNAVAILABLE
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, ThingHappened

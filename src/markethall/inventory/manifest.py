@@ -1,8 +1,7 @@
 from typing import TYPE_CHECKING, Final
 
 from markethall.inventory.settings import InventorySettings
-from markethall.shared.composition.manifest import ContextManifest
-from markethall.shared.composition.migrations import built_in_migrations
+from markethall.shared.composition.manifest import ContextManifest, built_in_migrations
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Final
 
 from markethall.orders.settings import OrdersSettings
-from markethall.shared.composition.manifest import ContextManifest, Subscription
-from markethall.shared.composition.migrations import built_in_migrations
+from markethall.shared.composition.manifest import (
+    ContextManifest,
+    Subscription,
+    built_in_migrations,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData

@@ -1,7 +1,6 @@
 from typing import TYPE_CHECKING, Final
 
-from markethall.shared.composition.manifest import ContextManifest
-from markethall.shared.composition.migrations import built_in_migrations
+from markethall.shared.composition.manifest import ContextManifest, built_in_migrations
 from markethall.users.settings import UsersSettings
 
 if TYPE_CHECKING:

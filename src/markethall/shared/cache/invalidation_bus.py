@@ -17,7 +17,7 @@ from markethall.shared.persistence.postgres_notifications import (
     MAX_MESSAGE_BYTES,
     PostgresNotifications,
 )
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import RedisUnavailable
 
 log = structlog.get_logger("markethall.cache")
 

@@ -15,8 +15,7 @@ from markethall.shared.cache.keys import (
     lookup_counter,
 )
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 # Seconds that a tombstone, the mark of an invalidated key, stays in Redis. A load that takes longer
 # than half of this time does not store its result: the tombstone of an invalidation during the load

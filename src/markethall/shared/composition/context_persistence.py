@@ -1,9 +1,14 @@
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
+
+from prometheus_client import Counter
 
 from markethall.shared.idempotency.records import IdempotencyStore
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Event
 from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.outbox import Outbox
 from markethall.shared.messaging.wake_signal import WakeSignal
@@ -14,6 +19,10 @@ OUTBOX_RETENTION: Final = timedelta(days=7)
 # An inbox row detects a second delivery of its event. The event can be delivered again as long as
 # it is in the outbox, so the inbox row must be kept longer.
 INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
+# a counter and the amount to add to it
+CommitCount = tuple[Counter, int]
+EventCounters = Mapping[type[Event], Counter]
+NO_COUNTERS: Final[EventCounters] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -61,3 +70,14 @@ class RetentionJob:
             continue
         while await self._persistence.outbox.purge(now - OUTBOX_RETENTION):
             continue
+
+
+def count_committed(
+    events: Sequence[Event], counters: EventCounters, counts: Iterable[CommitCount]
+) -> None:
+    """Count the events that have a counter, and add the amounts of the other counts."""
+    for event in events:
+        if counter := counters.get(type(event)):
+            counter.inc()
+    for counter, amount in counts:
+        counter.inc(amount)

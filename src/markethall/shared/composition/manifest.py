@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from markethall import __version__
 from markethall.shared.composition.settings import ContextSettings
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
     from markethall.shared.composition.parts import ContextParts
+
+_PACKAGE: Final = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,13 @@ class ContextManifest:
     def settings_classes(self) -> "tuple[type[BaseSettings], ...]":
         """Return the classes of all settings that the context and its extensions may read."""
         return (self.settings, *self.load_extension_settings())
+
+
+def alembic_ini_path() -> Path:
+    candidates = (_PACKAGE.parents[1] / "alembic.ini", _PACKAGE / "alembic.ini")
+    return next(path for path in candidates if path.exists())
+
+
+def built_in_migrations(context: str) -> Path:
+    """Return the directory with the revisions of a built-in context."""
+    return alembic_ini_path().parent / "migrations" / context

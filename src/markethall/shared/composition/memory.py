@@ -11,13 +11,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client import Counter
 
-from markethall.shared.composition.commit_counts import (
+from markethall.shared.composition.context_persistence import (
     NO_COUNTERS,
     CommitCount,
+    ContextPersistence,
     EventCounters,
     count_committed,
 )
-from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.idempotency.memory import (
     IdempotencyTables,
     MemoryIdempotencyStore,

@@ -24,8 +24,7 @@ from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.kernel.client_network import client_network
 from markethall.shared.kernel.key_derivation import KeyPurpose, derive_key
 from markethall.shared.observability.metrics import RATE_LIMITED
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Final, Protocol
 import structlog
 
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.messaging.inbox import InboxConsumer, is_being_cancelled
+from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig, is_being_cancelled
 from markethall.shared.messaging.outbox import ClocksDiffer, LeaderSession, Outbox
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.wake_signal import WakeSignal
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import LEADER
 
 log = structlog.get_logger("markethall.context_worker")

@@ -15,7 +15,6 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.model import Dto
 from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import Delivery, EventEnvelope, EventHandler, RetryLater
-from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.observability.metrics import EVENTS_HANDLED
 
 # the beginning of the stored error of a handler that has raised RetryLater
@@ -133,6 +132,29 @@ _MAX_DOUBLINGS: Final = 20
 # event, but at least this minimum. So an old event is tried less often.
 _MIN_BACKOFF_SECONDS: Final = 0.2
 _BACKOFF_PER_AGE: Final = 0.5
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Intervals, limits and timeouts of a ContextWorker. Times are in seconds.
+
+    Notifications wake the relay and the consumer. The heartbeat also finds events in the outbox,
+    and a poll of the inbox finds deliveries, if a notification is lost. Periodic jobs run at
+    `idle_job_interval` when this process has written nothing for the time `idle_after`.
+    """
+
+    poll_interval: float = 5.0
+    reconcile_interval: float = 1.0
+    periodic_job_interval: float = 1.0
+    idle_job_interval: float = 15.0
+    idle_after: float = 60.0
+    leader_retry_interval: float = 1.0
+    heartbeat_interval: float = 5.0
+    relay_batch_size: int = 100
+    concurrency: int = 8
+    delivery_lease: float = 30.0
+    max_attempts: int = 8
+    max_backoff: float = 60.0
 
 
 class InboxConsumer:

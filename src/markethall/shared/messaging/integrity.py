@@ -14,9 +14,14 @@ from markethall.shared.kernel.integrity import (
     scan_pages,
 )
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.messaging.inbox import DeadLetter, Inbox, StuckDelivery, StuckLimits
+from markethall.shared.messaging.inbox import (
+    DeadLetter,
+    Inbox,
+    StuckDelivery,
+    StuckLimits,
+    WorkerConfig,
+)
 from markethall.shared.messaging.outbox import Outbox
-from markethall.shared.messaging.worker_config import WorkerConfig
 
 # A handler that fails because another context does not answer is tried without a limit of attempts.
 # After this time it counts as stuck.

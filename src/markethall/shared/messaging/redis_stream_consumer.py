@@ -13,6 +13,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.messaging.event_signature import EventVerifier, kid_of
 from markethall.shared.messaging.events import EventEnvelope, publisher_of
 from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.outbox_relay import InProcessTransport
 from markethall.shared.messaging.redis_stream_format import (
     Fields,
     StreamEntry,
@@ -23,10 +24,8 @@ from markethall.shared.messaging.redis_stream_format import (
     parse_envelope,
     stream_name,
 )
-from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STREAM_ENTRIES, STREAM_UNAVAILABLE
-from markethall.shared.persistence.redis_client import RedisClient
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from markethall.shared.messaging.event_signature import EVENT_FIELD
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.redis_errors import ErrorReply, RedisUnavailable
+from markethall.shared.persistence.redis_client import ErrorReply, RedisUnavailable
 
 Fields = Mapping[bytes, bytes]
 # The id and the fields of an entry. The fields are None if the entry was trimmed from the stream.

@@ -31,8 +31,7 @@ from markethall.shared.observability.metrics import (
     STREAM_REPUBLISHED,
     STREAM_UNAVAILABLE,
 )
-from markethall.shared.persistence.redis_client import LuaScript, RedisClient
-from markethall.shared.persistence.redis_errors import RedisUnavailable
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.redis_streams")
 

@@ -5,18 +5,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
 
 from markethall.shared.kernel.circuit_breaker import Breaker, BreakerOpen
-from markethall.shared.persistence.redis_errors import (
-    ErrorReply,
-    RedisUnavailable,
-    ScriptNotCached,
-)
+from markethall.shared.observability.metrics import REDIS_AVAILABLE
 
 if TYPE_CHECKING:
     from markethall.shared.persistence.redis_connections import RedisConnections
 
+log = structlog.get_logger("markethall.redis")
+
+_INTERVAL_SECONDS: Final = 5.0
 T = TypeVar("T")
 CommandArgument = str | bytes | int
 
@@ -177,3 +178,40 @@ def _connect(url: str, max_connections: int) -> "RedisConnections":
     from markethall.shared.persistence.redis_connections import RedisConnections
 
     return RedisConnections(url, max_connections)
+
+
+class RedisUnavailable(Exception):
+    """Redis has rejected a command, or has not answered in time.
+
+    Callers handle this error, so that an API client never gets it.
+    """
+
+
+class ErrorReply(Exception):
+    """Redis has answered a command with an error."""
+
+
+class ScriptNotCached(ErrorReply):
+    """Redis does not know the script of an EVALSHA."""
+
+
+async def monitor_redis(redis: RedisClient, interval_seconds: float = _INTERVAL_SECONDS) -> None:
+    """Ping Redis until cancelled, and log each change of its availability.
+
+    Redis counts as available before the first ping, so a first ping that succeeds logs nothing.
+    """
+    was_available = True
+    while True:
+        is_available = await redis.ping()
+        REDIS_AVAILABLE.set(is_available)
+        if is_available != was_available:
+            _log_change(is_available=is_available)
+        was_available = is_available
+        await asyncio.sleep(interval_seconds)
+
+
+def _log_change(*, is_available: bool) -> None:
+    if is_available:
+        log.info("redis.available")
+    else:
+        log.warning("redis.unavailable", note="slower reads, limits per process, waiting events")

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from markethall.shared.persistence.redis_errors import ErrorReply, ScriptNotCached
+from markethall.shared.persistence.redis_client import ErrorReply, ScriptNotCached
 
 
 class RedisConnections:
