@@ -228,11 +228,15 @@ class PaymentsApp:
     def replace_provider_client(self, client: ProviderClient) -> None:
         """Let customers pay with the gateways of this client.
 
-        The internal API, which a remote app has built, shares the saved methods. So these are built
-        again.
+        The internal API, which a remote app has built, shares the commands of customers. So these
+        are built again.
         """
-        self.container.provider_client.override(providers.Object(client))
-        self.container.saved_methods.reset()
+        container = self.container
+        container.provider_client.override(providers.Object(client))
+        container.saved_methods.reset()
+        container.charge_payment.reset()
+        container.mark_paid.reset()
+        container.commands.reset()
 
     async def open(
         self, amount: int = 1999, currency: str = "EUR", *, activate: bool = True, **values: Any

@@ -38,7 +38,6 @@ from markethall.payments.service.jobs import FollowUps, PaymentJobs
 from markethall.payments.service.ledger import LedgerService
 from markethall.payments.service.manual_refunds import ManualRefundService
 from markethall.payments.service.mark_paid import MarkPaid
-from markethall.payments.service.open_payment import OpenPayments
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.reconciliations import ReconciliationService
@@ -203,24 +202,20 @@ class PaymentsContainer(ContextContainer):
     change_authorization = singleton(ChangeAuthorization, database, provider_client, clock)
     issue_refund = singleton(IssueRefund, database, provider_client, clock)
     saved_methods = singleton(SavedMethods, database, provider_client, cursors, clock)
-    payments: providers.Singleton[Payments] = singleton(
-        InternalPaymentService,
-        database,
-        singleton(OpenPayments, database, provider_client, saved_methods, clock),
-        issue_refund,
-        change_authorization,
-        clock,
-    )
     manual_refunds: providers.Singleton[ManualRefunds] = singleton(
         ManualRefundService, database, provider_client, cursors, clock
     )
+    mark_paid = singleton(MarkPaid, database, provider_client, clock)
     commands = singleton(
         PaymentCommands,
         charge_payment,
         change_authorization,
         issue_refund,
-        singleton(MarkPaid, database, provider_client, clock),
+        mark_paid,
         saved_methods,
+    )
+    payments: providers.Singleton[Payments] = singleton(
+        InternalPaymentService, database, provider_client, commands, clock
     )
     payment_api: providers.Singleton[PaymentApi] = singleton(
         PaymentApiService, database, commands, webhook_handler, cursors

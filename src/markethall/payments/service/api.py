@@ -91,7 +91,9 @@ class PaymentApiService:
         async with self._database.read_session() as store:
             payments = await store.list_payments(payment_filter)
         views = [to_payment_view(payment) for payment in payments]
-        return self._cursors.build_page(listing, views, query.limit, _payment_keyset)
+        return self._cursors.build_page(
+            listing, views, query.limit, lambda view: TimeKeyset(view.created_at, view.payment_id)
+        )
 
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
@@ -101,7 +103,10 @@ class PaymentApiService:
         is_staff = ctx.actor.has_scope(PAYMENTS_MANAGE)
         views = [to_operation_view(operation, with_fee=is_staff) for operation in operations]
         return self._cursors.build_page(
-            f"operations {payment_id} None", views, query.limit, _operation_keyset
+            f"operations {payment_id} None",
+            views,
+            query.limit,
+            lambda view: TimeKeyset(view.created_at, view.operation_id),
         )
 
     async def list_refunds(
@@ -111,7 +116,9 @@ class PaymentApiService:
         operations = await self._list_operations(payment_id, OperationKind.REFUND, query)
         views = [to_refund_view(operation, payment) for operation in operations]
         listing = f"operations {payment_id} {OperationKind.REFUND}"
-        return self._cursors.build_page(listing, views, query.limit, _refund_keyset)
+        return self._cursors.build_page(
+            listing, views, query.limit, lambda view: TimeKeyset(view.created_at, view.refund_id)
+        )
 
     async def get_refund(self, ctx: CallContext, payment_id: UUID, refund_id: UUID) -> RefundView:
         payment = await self._get_visible_payment(ctx, payment_id)
@@ -216,15 +223,3 @@ class PaymentApiService:
         self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
         return await self._webhooks.receive(ctx, provider, headers, body)
-
-
-def _payment_keyset(payment: PaymentView) -> TimeKeyset:
-    return TimeKeyset(payment.created_at, payment.payment_id)
-
-
-def _operation_keyset(operation: OperationView) -> TimeKeyset:
-    return TimeKeyset(operation.created_at, operation.operation_id)
-
-
-def _refund_keyset(refund: RefundView) -> TimeKeyset:
-    return TimeKeyset(refund.created_at, refund.refund_id)

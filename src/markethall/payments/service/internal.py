@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from markethall.payments.contract.errors import UnknownPaymentMethod
 from markethall.payments.contract.internal import (
     ActivatePayments,
     CapturePayment,
@@ -14,10 +15,11 @@ from markethall.payments.contract.internal import (
     RefundView,
     VoidPayment,
 )
+from markethall.payments.domain.operation import FREE_METHOD
+from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.change_authorization import ChangeAuthorization
-from markethall.payments.service.issue_refund import IssueRefund
-from markethall.payments.service.open_payment import OpenPayments
+from markethall.payments.service.api import PaymentCommands
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_summary
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -31,19 +33,37 @@ class InternalPaymentService:
     def __init__(
         self,
         database: Database[ReadStore, Store],
-        open_payments: OpenPayments,
-        issue_refund: IssueRefund,
-        change_authorization: ChangeAuthorization,
+        provider: ProviderClient,
+        commands: PaymentCommands,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._open_payments = open_payments
-        self._issue_refund = issue_refund
-        self._change_authorization = change_authorization
+        self._provider = provider
+        self._saved_methods = commands.saved_methods
+        self._issue_refund = commands.issue_refund
+        self._change_authorization = commands.change_authorization
         self._clock = clock
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
-        return await self._open_payments.open(ctx, command)
+        """Raises OrderHasPayment, UnknownPaymentMethod."""
+        await self._check_method(ctx, command)
+        payment = Payment(
+            payment_id=command.payment_id,
+            order_id=command.order_id,
+            replaces=command.replaces,
+            is_additional=command.is_additional,
+            user_id=command.user_id,
+            currency=command.amount.currency,
+            country=command.country,
+            amount=command.amount.amount,
+            expires_at=command.expires_at,
+            created_at=self._clock(),
+            provider=self._provider.default_provider if command.amount.amount else FREE_METHOD,
+        )
+        if ctx.actor.is_guest:
+            return to_payment_summary(await self._open_for_guest(payment))
+        async with self._database.autocommit() as store:
+            return to_payment_summary(await store.open_payment(payment))
 
     async def list_payment_states(self, ctx: CallContext, page: ListPaymentStates) -> PaymentStates:
         async with self._database.read_session() as store:
@@ -72,3 +92,25 @@ class InternalPaymentService:
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         attempt = IdempotentCommand.without_key(command.refund_id)
         return await self._issue_refund.refund(ctx, command, attempt)
+
+    async def _check_method(self, ctx: CallContext, command: OpenPayment) -> None:
+        """Raise UnknownPaymentMethod if the customer could not confirm with the named method.
+
+        A payment of zero accepts any method.
+        """
+        method = command.payment_method
+        if method is None or not command.amount.amount:
+            return
+        chosen = await self._saved_methods.choose(
+            ctx, method, save_method=False, operation_id=command.payment_id
+        )
+        if chosen.provider == FREE_METHOD:
+            raise UnknownPaymentMethod(payment_method=method)
+        self._provider.check_offered(chosen.method, command.amount, command.country)
+
+    async def _open_for_guest(self, payment: Payment) -> Payment:
+        async with self._database.transaction() as store:
+            # the owner is the user if the guest was claimed after the checkout began
+            owner = await store.get_guest_owner_for_update(payment.user_id)
+            payment.user_id = owner or payment.user_id
+            return await store.open_payment(payment)
