@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import IO, Final
@@ -120,6 +121,57 @@ class ServerThread:
         log.error("embedded_server.failed", server=self._name, reason=reason)
         if self._on_failure:
             self._on_failure()
+
+
+class EmbeddedServer(ABC):
+    """A server that this process starts, in a ServerThread.
+
+    As a context manager, this object yields the URL and stops the server at the end.
+    """
+
+    def __init__(self, on_failure: Callable[[], None] | None) -> None:
+        self._on_failure = on_failure
+        self._thread: ServerThread | None = None
+        self._port: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id of the server, or None if this object has not started it."""
+        process = self._thread.process if self._thread else None
+        return process.pid if process else None
+
+    def start(self) -> str:
+        """Start the server and return its URL. A second call returns the same URL.
+
+        Raises EmbeddedMissing, EmbeddedBusy or EmbeddedError.
+        """
+        if self._thread is None:
+            self._start()
+        return self._url()
+
+    def stop(self) -> None:
+        """Stop the server without waiting for clients. May be called twice.
+
+        Raises EmbeddedError if the server ended so often that it was not restarted.
+        """
+        thread, self._thread = self._thread, None
+        self._port = None
+        if thread is not None:
+            thread.stop()
+
+    def __enter__(self) -> str:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start the server in a thread, and set the port."""
+
+    @abstractmethod
+    def _url(self) -> str:
+        """Return the URL of the running server."""
 
 
 def limit_log(file: IO[bytes]) -> None:

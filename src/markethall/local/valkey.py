@@ -14,59 +14,28 @@ from typing import IO
 
 from markethall.local.errors import EmbeddedError, EmbeddedMissing
 from markethall.local.server_process import OsUser, candidate_ports, open_private, serve
-from markethall.local.server_thread import ServerThread
+from markethall.local.server_thread import EmbeddedServer, ServerThread
 from markethall.local.wheels import install_advice, package_folder
 
 
-class EmbeddedValkey:
+class EmbeddedValkey(EmbeddedServer):
     """A Valkey server without persistence.
 
-    `data_dir` contains only the log. As a context manager, this object yields the URL and stops the
-    server at the end. With `on_failure`, a server that ends by itself is restarted with the same
-    URL, see ServerThread.
+    `data_dir` contains only the log. With `on_failure`, a server that ends by itself is restarted
+    with the same URL, see ServerThread.
     """
 
     def __init__(
         self, data_dir: Path | None = None, *, on_failure: Callable[[], None] | None = None
     ) -> None:
         self._folder = data_dir.absolute() if data_dir else None
-        self._on_failure = on_failure
-        self._thread: ServerThread | None = None
-        self._port: int | None = None
+        super().__init__(on_failure)
         # kept when the server is stopped and started again on another port, so that clients behind
         # a proxy with a fixed port can connect again
         self._password = secrets.token_urlsafe(24)
 
-    @property
-    def pid(self) -> int | None:
-        """Return the process id of the server, or None if this object has not started it."""
-        process = self._thread.process if self._thread else None
-        return process.pid if process else None
-
-    def start(self) -> str:
-        """Start the server and return its URL. A second call returns the same URL.
-
-        Raises EmbeddedMissing or EmbeddedError.
-        """
-        if self._thread is None:
-            self._start()
+    def _url(self) -> str:
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
-
-    def stop(self) -> None:
-        """Stop the server. May be called twice.
-
-        Raises EmbeddedError if the server ended so often that it was not restarted.
-        """
-        thread, self._thread = self._thread, None
-        self._port = None
-        if thread is not None:
-            thread.stop()
-
-    def __enter__(self) -> str:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _start(self) -> None:
         binary = _binary()

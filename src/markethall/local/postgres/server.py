@@ -34,7 +34,7 @@ from markethall.local.server_process import (
     run,
     serve,
 )
-from markethall.local.server_thread import ServerThread
+from markethall.local.server_thread import EmbeddedServer, ServerThread
 from markethall.settings import ROOT_DATA_DIRECTORY
 
 _SETTINGS = {
@@ -49,13 +49,13 @@ _SETTINGS = {
 _UNSAFE_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """A Postgres cluster in `data_dir/postgres` with the database `markethall`.
 
-    With `durable=False` the server is faster, but a power failure may destroy the cluster. As a
-    context manager, this object yields the URL and stops the server at the end. With `on_failure`,
-    a server that ends by itself is restarted on the same port, see ServerThread. `report` is called
-    with a line of text before each step that takes seconds.
+    The first start creates the cluster. With `durable=False` the server is faster, but a power
+    failure may destroy the cluster. With `on_failure`, a server that ends by itself is restarted on
+    the same port, see ServerThread. `report` is called with a line of text before each step that
+    takes seconds.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class EmbeddedPostgres:
         on_failure: Callable[[], None] | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
+        super().__init__(on_failure)
         self._folder = data_dir.absolute()
         self._cluster = self._folder / "postgres"
         self._password = self._folder / "postgres.password"
@@ -75,36 +76,12 @@ class EmbeddedPostgres:
         self._settings = {**_SETTINGS, "max_connections": str(max_connections)}
         if not durable:
             self._settings |= _UNSAFE_FAST
-        self._on_failure = on_failure
         self._report = report
-        self._thread: ServerThread | None = None
-        self._port: int | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Return the process id of the server, or None if this object has not started it."""
-        process = self._thread.process if self._thread else None
-        return process.pid if process else None
-
-    def start(self) -> str:
-        """Start the server and return its SQLAlchemy URL. Creates the cluster at first use.
-
-        A second call returns the same URL. Raises EmbeddedMissing, EmbeddedBusy or EmbeddedError.
-        """
-        if self._thread is None:
-            self._start()
-        return self._url_at(self._port)
 
     def stop(self) -> None:
-        """Stop the server without waiting for clients. May be called twice.
-
-        Raises EmbeddedError if the server ended so often that it was not restarted.
-        """
-        thread, self._thread = self._thread, None
-        self._port = None
+        """Stop the server, and release the data directory; see EmbeddedServer."""
         try:
-            if thread is not None:
-                thread.stop()
+            super().stop()
         finally:
             self._lock.release()
 
@@ -118,12 +95,6 @@ class EmbeddedPostgres:
             return self._url_at(port)
         except (OSError, IndexError, ValueError) as error:
             raise EmbeddedBusy(f"{self._folder} is in use, try again in a moment") from error
-
-    def __enter__(self) -> str:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _start(self) -> None:
         try:
@@ -171,6 +142,9 @@ class EmbeddedPostgres:
         raise EmbeddedError(
             f"{text}: start as an ordinary user, or set MARKETHALL_DATA_DIR {advice}"
         )
+
+    def _url(self) -> str:
+        return self._url_at(self._port)
 
     def _url_at(self, port: int | None) -> str:
         password = self._password.read_text().strip()
