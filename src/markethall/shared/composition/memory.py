@@ -34,7 +34,6 @@ from markethall.shared.messaging.memory import (
     delivery_key,
 )
 from markethall.shared.messaging.wake_signal import WakeSignal
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.memory import TransactionalTables
 
 
@@ -123,11 +122,7 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
         """Commit when the block ends; undo everything when it raises."""
         async with self.write_transaction() as tables:
             store = self._store_factory(tables, self._clock)
-            token = HOLDS_CONNECTION.set("memory")
-            try:
-                yield store
-            finally:
-                HOLDS_CONNECTION.reset(token)
+            yield store
         self.write_count += 1
         count_committed(store.published_events, self._event_counters, store.commit_counts)
         if store.published_events:
@@ -143,12 +138,8 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
 
         It first waits for the running transaction, so that uncommitted rows are never read.
         """
-        async with self._exclusive_access():
-            token = HOLDS_CONNECTION.set("reading")
-            try:
-                yield self._store_factory(self.tables, self._clock)
-            finally:
-                HOLDS_CONNECTION.reset(token)
+        async with self._exclusive_access("reading"):
+            yield self._store_factory(self.tables, self._clock)
 
 
 R_co = TypeVar("R_co", covariant=True)
@@ -164,11 +155,7 @@ class MemorySnapshots(Generic[T, R_co]):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[R_co]:
         async with self._database.write_transaction() as tables:
-            token = HOLDS_CONNECTION.set("memory")
-            try:
-                yield self._build_reads(tables)
-            finally:
-                HOLDS_CONNECTION.reset(token)
+            yield self._build_reads(tables)
 
 
 def build_memory_persistence(

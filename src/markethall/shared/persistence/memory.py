@@ -7,6 +7,8 @@ from copy import copy
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -111,7 +113,7 @@ class TransactionalTables(Generic[T_co]):
     @asynccontextmanager
     async def write_transaction(self) -> AsyncIterator[T_co]:
         """Keep the changes when the block ends; undo them when it raises."""
-        async with self._exclusive_access():
+        async with self._exclusive_access("memory"):
             undo_log: list[Callable[[], None]] = []
             for table in self.tables.all_tables():
                 table.start_undo_log(undo_log)
@@ -126,14 +128,19 @@ class TransactionalTables(Generic[T_co]):
                     table.stop_undo_log()
 
     @asynccontextmanager
-    async def _exclusive_access(self) -> AsyncIterator[None]:
-        """Hold the lock. Raises RuntimeError, not a deadlock, if this task already holds it."""
+    async def _exclusive_access(self, held: str) -> AsyncIterator[None]:
+        """Hold the lock, and set HOLDS_CONNECTION to `held`.
+
+        Raises RuntimeError, not a deadlock, if this task already holds the lock.
+        """
         task = asyncio.current_task()
         if self._holder is task:
             raise RuntimeError("this task already holds the lock of this memory database")
         async with self._lock:
             self._holder = task
+            token = HOLDS_CONNECTION.set(held)
             try:
                 yield
             finally:
+                HOLDS_CONNECTION.reset(token)
                 self._holder = None
