@@ -75,8 +75,6 @@ class ManualSettings(ProviderSettings):
 
 
 def _build(_: GatewayTools, settings: ManualSettings) -> PaymentGateway:
-    from markethall.payments.gateway.manual import ManualGateway
-
     return ManualGateway(settings.manual_payment_methods)
 
 
