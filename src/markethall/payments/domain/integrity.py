@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from markethall.shared.kernel.integrity import OffendingRow
@@ -56,6 +57,19 @@ class ProviderCharge:
     currency: str
     captured: int
     refunded: int
+
+
+class Waiting(StrEnum):
+    """The kinds of rows that must not wait for long, and the time from which each one waits."""
+
+    # operations whose outcome is not known, since their creation
+    OPEN_OPERATIONS = "open_operations"
+    # payable and authorized payments, since `expires_at`
+    OVERDUE_PAYMENTS = "overdue_payments"
+    # pending webhook events whose operation exists, since their receipt
+    UNAPPLIED_WEBHOOKS = "unapplied_webhooks"
+    # ended payments whose money is not refunded, since their latest operation
+    MONEY_AFTER_END = "money_after_end"
 
 
 @dataclass(frozen=True)

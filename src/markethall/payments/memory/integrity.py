@@ -1,7 +1,7 @@
 """The in-memory reads of the integrity checks of payments."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final, TypeVar
@@ -9,7 +9,13 @@ from uuid import UUID
 
 from markethall.payments.contract.internal import PaymentState
 from markethall.payments.contract.statuses import OperationKind, OperationStatus, PaymentStatus
-from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
+from markethall.payments.domain.integrity import (
+    ChargeSums,
+    PaymentSums,
+    ProviderCharge,
+    Waiting,
+    WaitingRow,
+)
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.outcomes import CHARGE_KINDS
 from markethall.payments.domain.payment import Payment
@@ -79,65 +85,45 @@ class MemoryPaymentIntegrityReads:
     async def get_known_operations(self, operation_ids: Sequence[UUID]) -> AbstractSet[UUID]:
         return {key for key in operation_ids if key in self._tables.operations}
 
-    async def list_open_operations(
-        self, created_before: datetime, after: tuple[datetime, str] | None, limit: int
+    async def list_waiting(
+        self, kind: Waiting, before: datetime, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[WaitingRow]:
-        waiting = [
-            WaitingRow(
-                "operation operation_id",
-                str(one.operation_id),
-                one.created_at,
-                f"{one.kind} at {one.provider} is {one.status} since",
-            )
-            for one in self._tables.operations.where(
-                lambda one: one.is_open and not one.is_settled_by_hand
-            )
-        ]
-        return _waiting_page(waiting, created_before, after, limit)
+        waiting = {
+            Waiting.OPEN_OPERATIONS: self._open_operations,
+            Waiting.OVERDUE_PAYMENTS: self._overdue_payments,
+            Waiting.UNAPPLIED_WEBHOOKS: self._unapplied_webhooks,
+            Waiting.MONEY_AFTER_END: self._money_after_end,
+        }[kind]()
+        page = [row for row in waiting if row.since < before and (after is None or row.key > after)]
+        return sorted(page, key=lambda row: row.key)[:limit]
 
-    async def list_overdue_payments(
-        self, expired_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
+    def _open_operations(self) -> Iterator[WaitingRow]:
+        for one in self._tables.operations.where(
+            lambda one: one.is_open and not one.is_settled_by_hand
+        ):
+            problem = f"{one.kind} at {one.provider} is {one.status} since"
+            row_id = str(one.operation_id)
+            yield WaitingRow("operation operation_id", row_id, one.created_at, problem)
+
+    def _overdue_payments(self) -> Iterator[WaitingRow]:
         endless = PAYABLE_STATUSES | {PaymentStatus.AUTHORIZED}
-        waiting = [
-            WaitingRow(
-                "payment payment_id",
-                str(one.payment_id),
-                one.expires_at,
-                f"{one.status}, although it has expired at",
-            )
-            for one in self._tables.payments.where(lambda one: one.status in endless)
-        ]
-        return _waiting_page(waiting, expired_before, after, limit)
+        for one in self._tables.payments.where(lambda one: one.status in endless):
+            problem = f"{one.status}, although it has expired at"
+            yield WaitingRow("payment payment_id", str(one.payment_id), one.expires_at, problem)
 
-    async def list_unapplied_webhooks(
-        self, received_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        waiting = [
-            WaitingRow(
-                "webhook_event event_id",
-                stored.event.event_id,
-                stored.received_at,
-                f"{stored.event.type} of {stored.event.provider} is pending since",
-            )
-            for stored in self._tables.events.where(lambda stored: stored.state == "pending")
-            if stored.event.operation_id and stored.event.operation_id in self._tables.operations
-        ]
-        return _waiting_page(waiting, received_before, after, limit)
+    def _unapplied_webhooks(self) -> Iterator[WaitingRow]:
+        for stored in self._tables.events.where(lambda stored: stored.state == "pending"):
+            event = stored.event
+            if event.operation_id and event.operation_id in self._tables.operations:
+                problem = f"{event.type} of {event.provider} is pending since"
+                name = "webhook_event event_id"
+                yield WaitingRow(name, event.event_id, stored.received_at, problem)
 
-    async def list_money_after_end(
-        self, settled_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        waiting = [
-            WaitingRow(
-                "payment payment_id",
-                str(one.payment_id),
-                self._last_change(one),
-                f"{one.refundable} {one.currency} of an ended payment is not refunded since",
-            )
-            for one in self._tables.payments.where(lambda one: one.has_money_after_end)
-        ]
-        return _waiting_page(waiting, settled_before, after, limit)
+    def _money_after_end(self) -> Iterator[WaitingRow]:
+        for one in self._tables.payments.where(lambda one: one.has_money_after_end):
+            problem = f"{one.refundable} {one.currency} of an ended payment is not refunded since"
+            since = self._last_change(one)
+            yield WaitingRow("payment payment_id", str(one.payment_id), since, problem)
 
     def _last_change(self, payment: Payment) -> datetime:
         operations = self._operations[payment.payment_id]
@@ -194,10 +180,3 @@ def _page(
 ) -> Sequence[F]:
     later = (row for row in rows if after is None or key_of(row) > after)
     return sorted(later, key=key_of)[:limit]
-
-
-def _waiting_page(
-    waiting: Iterable[WaitingRow], before: datetime, after: tuple[datetime, str] | None, limit: int
-) -> Sequence[WaitingRow]:
-    page = [row for row in waiting if row.since < before and (after is None or row.key > after)]
-    return sorted(page, key=lambda row: row.key)[:limit]

@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
+from markethall.payments.domain.integrity import (
+    ChargeSums,
+    PaymentSums,
+    ProviderCharge,
+    Waiting,
+    WaitingRow,
+)
 
 
 class PaymentIntegrityReads(Protocol):
@@ -35,22 +41,7 @@ class PaymentIntegrityReads(Protocol):
     async def get_known_operations(self, operation_ids: Sequence[UUID]) -> AbstractSet[UUID]:
         """Return those of the ids for which there is an operation."""
 
-    async def list_open_operations(
-        self, created_before: datetime, after: tuple[datetime, str] | None, limit: int
+    async def list_waiting(
+        self, kind: Waiting, before: datetime, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[WaitingRow]:
-        """Return operations whose outcome is not known, by their creation."""
-
-    async def list_overdue_payments(
-        self, expired_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        """Return payable and authorized payments, by `expires_at`."""
-
-    async def list_unapplied_webhooks(
-        self, received_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        """Return pending webhook events whose operation exists, by their receipt."""
-
-    async def list_money_after_end(
-        self, settled_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        """Return ended payments whose money is not refunded, by their latest operation."""
+        """Return rows of this kind that have waited since a time before `before`, by that time."""

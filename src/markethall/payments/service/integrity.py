@@ -1,8 +1,8 @@
 """The integrity checks of payments."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import Final, Protocol
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from markethall.payments.contract.ledger import LedgerFinding
@@ -10,7 +10,7 @@ from markethall.payments.domain.integrity import (
     ChargeSums,
     PaymentSums,
     ProviderCharge,
-    WaitingRow,
+    Waiting,
     judge_charges,
     judge_limits,
     judge_operations,
@@ -26,19 +26,6 @@ from markethall.shared.persistence.database import SnapshotDatabase
 
 # while the provider answers, an operation and its consequences are settled within this time
 MAX_OPEN_TIME: Final = timedelta(minutes=15)
-
-
-class ListWaiting(Protocol):
-    """A method of PaymentIntegrityReads that returns rows that have waited since before a time."""
-
-    async def __call__(
-        self,
-        reads: PaymentIntegrityReads,
-        before: datetime,
-        after: tuple[datetime, str] | None,
-        limit: int,
-        /,
-    ) -> Sequence[WaitingRow]: ...
 
 
 class PaymentIntegrity:
@@ -88,22 +75,22 @@ class PaymentIntegrity:
             self._progress_check(
                 "O8.operations_settle",
                 "No outcome of an operation stays unknown for 15 minutes.",
-                lambda reads, *page: reads.list_open_operations(*page),
+                Waiting.OPEN_OPERATIONS,
             ),
             self._progress_check(
                 "O8.payments_expire",
                 "No payment can be paid 15 minutes after its expiry.",
-                lambda reads, *page: reads.list_overdue_payments(*page),
+                Waiting.OVERDUE_PAYMENTS,
             ),
             self._progress_check(
                 "O8.webhooks_applied",
                 "No webhook of a known operation is pending for 15 minutes.",
-                lambda reads, *page: reads.list_unapplied_webhooks(*page),
+                Waiting.UNAPPLIED_WEBHOOKS,
             ),
             self._progress_check(
                 "O8.money_after_end_refunded",
                 "Money of an ended payment is refunded within 15 minutes.",
-                lambda reads, *page: reads.list_money_after_end(*page),
+                Waiting.MONEY_AFTER_END,
             ),
         ]
 
@@ -118,14 +105,12 @@ class PaymentIntegrity:
 
         return IntegrityCheck(check_id, rule, find)
 
-    def _progress_check(
-        self, check_id: str, rule: str, list_waiting: ListWaiting
-    ) -> IntegrityCheck:
+    def _progress_check(self, check_id: str, rule: str, kind: Waiting) -> IntegrityCheck:
         async def find(findings: Findings, grace: timedelta) -> None:
             before = self._clock() - max(grace, MAX_OPEN_TIME)
             async with self._snapshots.snapshot() as reads:
                 await scan_pages(
-                    lambda after, limit: list_waiting(reads, before, after, limit),
+                    lambda after, limit: reads.list_waiting(kind, before, after, limit),
                     lambda waiting: waiting.key,
                     judge_waiting,
                     findings,

@@ -11,7 +11,13 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.payments.contract.internal import PaymentState
-from markethall.payments.domain.integrity import ChargeSums, PaymentSums, ProviderCharge, WaitingRow
+from markethall.payments.domain.integrity import (
+    ChargeSums,
+    PaymentSums,
+    ProviderCharge,
+    Waiting,
+    WaitingRow,
+)
 from markethall.payments.sql.tables import (
     AUTHORIZED_LITERAL,
     OPEN_LITERALS,
@@ -208,30 +214,37 @@ LIST_SANDBOX_CHARGES: Final = Statement(
 GET_KNOWN_OPERATIONS: Final = Statement(
     sa.select(operations.c.operation_id).where(operations.c.operation_id == _of_operation_ids)
 )
-LIST_OPEN_OPERATIONS: Final = _waiting(
-    "operation operation_id",
-    _text(operations.c.operation_id),
-    operations.c.created_at,
-    operations.c.kind + " at " + operations.c.provider + " is " + operations.c.status + " since",
-    # staff settle an operation without due_at, at any time
-    sa.and_(_is_open(operations), operations.c.due_at.is_not(None)),
-)
-LIST_OVERDUE_PAYMENTS: Final = _waiting(
-    "payment payment_id",
-    _text(payments.c.payment_id),
-    payments.c.expires_at,
-    payments.c.status + ", although it has expired at",
-    payments.c.status.in_([*PAYABLE_LITERALS, AUTHORIZED_LITERAL]),
-)
-LIST_UNAPPLIED_WEBHOOKS: Final = _waiting(
-    "webhook_event event_id",
-    webhook_events.c.event_id,
-    webhook_events.c.received_at,
-    webhook_events.c.type + " of " + webhook_events.c.provider + " is pending since",
-    webhook_events.c.state == PENDING_LITERAL,
-    sa.exists().where(operations.c.operation_id == webhook_events.c.operation_id),
-)
-LIST_MONEY_AFTER_END: Final = _money_after_end()
+LIST_WAITING: Final = {
+    Waiting.OPEN_OPERATIONS: _waiting(
+        "operation operation_id",
+        _text(operations.c.operation_id),
+        operations.c.created_at,
+        operations.c.kind
+        + " at "
+        + operations.c.provider
+        + " is "
+        + operations.c.status
+        + " since",
+        # staff settle an operation without due_at, at any time
+        sa.and_(_is_open(operations), operations.c.due_at.is_not(None)),
+    ),
+    Waiting.OVERDUE_PAYMENTS: _waiting(
+        "payment payment_id",
+        _text(payments.c.payment_id),
+        payments.c.expires_at,
+        payments.c.status + ", although it has expired at",
+        payments.c.status.in_([*PAYABLE_LITERALS, AUTHORIZED_LITERAL]),
+    ),
+    Waiting.UNAPPLIED_WEBHOOKS: _waiting(
+        "webhook_event event_id",
+        webhook_events.c.event_id,
+        webhook_events.c.received_at,
+        webhook_events.c.type + " of " + webhook_events.c.provider + " is pending since",
+        webhook_events.c.state == PENDING_LITERAL,
+        sa.exists().where(operations.c.operation_id == webhook_events.c.operation_id),
+    ),
+    Waiting.MONEY_AFTER_END: _money_after_end(),
+}
 LIST_PAYMENT_STATES: Final = Statement(
     sa.select(
         *(
@@ -288,40 +301,20 @@ class SqlPaymentIntegrityReads:
         )
         return {row["operation_id"] for row in rows}
 
-    async def list_open_operations(
-        self, created_before: datetime, after: tuple[datetime, str] | None, limit: int
+    async def list_waiting(
+        self, kind: Waiting, before: datetime, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[WaitingRow]:
-        return await self._fetch_waiting(LIST_OPEN_OPERATIONS, created_before, after, limit)
-
-    async def list_overdue_payments(
-        self, expired_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        return await self._fetch_waiting(LIST_OVERDUE_PAYMENTS, expired_before, after, limit)
-
-    async def list_unapplied_webhooks(
-        self, received_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        return await self._fetch_waiting(LIST_UNAPPLIED_WEBHOOKS, received_before, after, limit)
-
-    async def list_money_after_end(
-        self, settled_before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        return await self._fetch_waiting(LIST_MONEY_AFTER_END, settled_before, after, limit)
+        after_time, after_id = after or _BEFORE_ALL
+        rows: Sequence[Any] = await self._connection.fetch_all(
+            LIST_WAITING[kind], before=before, after_time=after_time, after_id=after_id, limit=limit
+        )
+        return [WaitingRow(**dict(row)) for row in rows]
 
     async def _fetch(
         self, fact: type[F], statement: Statement, after: UUID | None, limit: int
     ) -> Sequence[F]:
         rows = await self._connection.fetch_all(statement, after=after or NO_ID, limit=limit)
         return [fact(**dict(row)) for row in rows]
-
-    async def _fetch_waiting(
-        self, statement: Statement, before: datetime, after: tuple[datetime, str] | None, limit: int
-    ) -> Sequence[WaitingRow]:
-        after_time, after_id = after or _BEFORE_ALL
-        rows: Sequence[Any] = await self._connection.fetch_all(
-            statement, before=before, after_time=after_time, after_id=after_id, limit=limit
-        )
-        return [WaitingRow(**dict(row)) for row in rows]
 
 
 async def list_payment_states(
