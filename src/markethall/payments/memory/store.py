@@ -58,8 +58,8 @@ class MemoryPaymentStore(
     async def get_payment(self, payment_id: UUID) -> Payment | None:
         return self._tables.payments.get(payment_id)
 
-    async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
-        return self._tables.payments.get(payment_id)
+    # transactions in memory run one at a time, so no row needs a lock
+    get_payment_for_update = get_payment
 
     async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]:
         payments = self._tables.payments.where(lambda payment: _matches(payment, payment_filter))
@@ -112,13 +112,10 @@ class MemoryPaymentStore(
 
     # Operations
 
-    async def add_operation(self, payment: Payment, operation: Operation) -> None:
-        await self.save_operation(payment, operation)
-
     async def try_add_operation(self, payment: Payment, operation: Operation) -> bool:
         if not self._is_next_version(payment):
             return False
-        await self.add_operation(payment, operation)
+        await self.save_operation(payment, operation)
         return True
 
     async def try_settle(
@@ -144,8 +141,7 @@ class MemoryPaymentStore(
         await self.save_payment(payment)
         self._tables.operations.put(operation.operation_id, operation)
 
-    async def save_corrected_operation(self, payment: Payment, operation: Operation) -> None:
-        await self.save_operation(payment, operation)
+    add_operation = save_corrected_operation = save_operation
 
     async def get_operation(self, operation_id: UUID) -> Operation | None:
         return self._tables.operations.get(operation_id)

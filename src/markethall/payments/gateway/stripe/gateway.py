@@ -92,8 +92,8 @@ class StripeGateway(PaymentGateway):
     async def charge(self, request: OperationRequest) -> Outcome:
         return await _unless_unsupported(self._intents.pay(request))
 
-    async def authorize(self, request: OperationRequest) -> Outcome:
-        return await _unless_unsupported(self._intents.pay(request))
+    # the request says whether the intent is captured at once
+    authorize = charge
 
     async def capture(self, request: OperationRequest) -> Outcome:
         return await _unless_unsupported(self._intents.capture(request))
