@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
+from markethall.shared.kernel.wait_budget import STATEMENT_TIMEOUT
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import plain
 from tests.e2e.dedicated_server import dedicated_database, dedicated_process, open_shop

@@ -15,11 +15,11 @@ from markethall.shared.composition.container import ContextContainer, ContextToo
 from markethall.shared.composition.parts import ContextParts, InternalApi
 from markethall.shared.composition.settings import SettingsError
 from markethall.shared.composition.topology import InvalidManifest
+from markethall.shared.composition.tracing import TracedCallGuard
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard
-from markethall.shared.rpc.traced_call_guard import TracedCallGuard
 from markethall.shared.security.current_access import (
     AccessSource,
     LocalAccessSource,

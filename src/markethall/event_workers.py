@@ -10,6 +10,7 @@ from markethall.shared.composition.container import ContextContainer
 from markethall.shared.composition.context_persistence import RetentionJob
 from markethall.shared.composition.manifest import Subscription
 from markethall.shared.composition.topology import InvalidManifest, handler_key
+from markethall.shared.composition.tracing import traced_handler
 from markethall.shared.messaging.backlog import BacklogMonitor
 from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import EventHandler
@@ -17,7 +18,6 @@ from markethall.shared.messaging.inbox import InboxConsumer, WorkerConfig
 from markethall.shared.messaging.outbox_relay import InProcessTransport, OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
 from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
-from markethall.shared.messaging.traced_handlers import traced_handler
 from markethall.shared.observability.opentelemetry import tracing
 
 

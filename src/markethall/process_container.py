@@ -15,6 +15,7 @@ from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
 from markethall.settings.field_types import parse_rate_limit
 from markethall.shared.composition.providers import deferred, singleton
+from markethall.shared.composition.tracing import TracedRedisClient
 from markethall.shared.http.rate_limits import (
     CHANGE_PASSWORD,
     GUESTS,
@@ -33,7 +34,6 @@ from markethall.shared.messaging.event_signature import EventSigner, EventVerifi
 from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.persistence.postgres import Databases, PoolSize
 from markethall.shared.persistence.redis_client import RedisClient
-from markethall.shared.persistence.traced_redis_client import TracedRedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy
 from markethall.shared.rpc.client_interceptor import AllowList, InFlightCalls
 from markethall.shared.security.access_tokens import AccessTokenSigner, AccessTokenVerifier

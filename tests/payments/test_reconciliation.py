@@ -28,7 +28,7 @@ from markethall.payments.contract.reconciliation import (
 from markethall.payments.contract.statuses import OperationStatus
 from markethall.payments.domain.operation import Operation
 from markethall.payments.ports import PaymentGatewayTimeout, ReportKind, ReportLine
-from markethall.payments.service.daily_reconciliation import DailyReconciliation
+from markethall.payments.service.reconciliations import DailyReconciliation
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.money import Money
 from markethall.shared.observability.metrics import REGISTRY

@@ -17,8 +17,12 @@ from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.http.work_kinds import WorkKind, WorkKinds
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import Overloaded
-from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
-from markethall.shared.kernel.wait_budget import WAIT_BUDGET, WaitBudget, wait_within_budget
+from markethall.shared.kernel.wait_budget import (
+    STATEMENT_TIMEOUT,
+    WAIT_BUDGET,
+    WaitBudget,
+    wait_within_budget,
+)
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.cache_fixtures import Clock, until

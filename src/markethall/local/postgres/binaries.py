@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from markethall.local.errors import EmbeddedError, EmbeddedMissing
-from markethall.local.server_process import OsUser, run
-from markethall.local.wheels import install_advice, package_folder
+from markethall.local.server_process import OsUser, install_advice, package_folder, run
 
 _MIN_MAJOR = 15
 _MIN_MAJOR_WITH_BUILTIN_LOCALES = 17

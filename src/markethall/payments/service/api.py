@@ -22,8 +22,8 @@ from markethall.payments.ports import PaymentFilter, ReadStore, Store
 from markethall.payments.service.change_authorization import ChangeAuthorization
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
-from markethall.payments.service.mark_paid import MarkPaid
 from markethall.payments.service.saved_methods import SavedMethods
+from markethall.payments.service.staff_records import MarkPaid
 from markethall.payments.service.views import to_operation_view, to_payment_view, to_refund_view
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.idempotency.records import IdempotentCommand

@@ -8,8 +8,16 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.domain.ledger import CUSTOMER_PAYMENTS_ACCOUNT, GENESIS_HASH
-from markethall.payments.sql.statements import FEE_COLUMNS, LIMIT, one_page
+from markethall.payments.sql.statements import (
+    FEE_COLUMNS,
+    LIMIT,
+    lock_payment,
+    one_page,
+    settle_open_operation,
+)
 from markethall.payments.sql.tables import entries, operations, payments, posting_chains, postings
+from markethall.shared.idempotency.sql import complete_record, lock_open_record
+from markethall.shared.messaging.sql.combined_writes import insert_events
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _content = bindparam("content", type_=sa.LargeBinary)
@@ -21,6 +29,9 @@ _entry_rows = (
     )
     .table_valued("account", "amount", name="line")
     .render_derived()
+)
+_outbox, _records = (
+    payments.metadata.tables[f"payments.{name}"] for name in ("outbox", "idempotency_record")
 )
 
 
@@ -236,3 +247,23 @@ def list_payment_differences(*, has_keyset: bool) -> Statement:
     )
     difference = sa.cast(limited.c.balance + ledger_balance, sa.BigInteger).label("difference")
     return Statement(sa.select(limited.c.payment_id, difference).order_by(limited.c.payment_id))
+
+
+def _settle(*, has_key: bool) -> Statement:
+    """Update payment and operation, and insert event, posting and response: all or nothing.
+
+    Selects a row if it has written. It writes nothing if the version of the payment differs, if the
+    operation is not open, or if the key has a response already. The locks are taken in the order of
+    the transactions that do the same in several statements: payment, record, chain of postings.
+    """
+    payment = lock_payment()
+    record = lock_open_record(_records, payment) if has_key else payment
+    settled = settle_open_operation(sa.exists().select_from(record))
+    writes = [insert_events(_outbox, settled), insert_posting(settled).cte("entries")]
+    if has_key:
+        writes.append(complete_record(_records, settled))
+    return Statement(sa.select(settled.c.operation_id).add_cte(*writes))
+
+
+SETTLE_WITH_KEY = _settle(has_key=True)
+SETTLE_WITHOUT_KEY = _settle(has_key=False)

@@ -21,10 +21,10 @@ from markethall.payments.sql import statements as sql
 from markethall.payments.sql import webhook_statements
 from markethall.payments.sql.integrity import NO_ID, list_payment_states
 from markethall.payments.sql.ledger import SqlLedgerStore, posting_values
+from markethall.payments.sql.ledger_statements import SETTLE_WITH_KEY, SETTLE_WITHOUT_KEY
 from markethall.payments.sql.reconciliation import SqlReconciliationStore
 from markethall.payments.sql.rows import OPERATION_COLUMNS, to_operation
 from markethall.payments.sql.saved_methods import SqlGuestStore, SqlSavedMethodStore
-from markethall.payments.sql.settlement_statements import SETTLE_WITH_KEY, SETTLE_WITHOUT_KEY
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto

@@ -26,8 +26,12 @@ from markethall.shared.http.work_kinds import READ_METHODS, SEARCHES, WorkKind, 
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.client_network import client_network
 from markethall.shared.kernel.held_slots import HELD_SLOTS
-from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
-from markethall.shared.kernel.wait_budget import MAX_WAIT_SECONDS, WAIT_BUDGET, WaitBudget
+from markethall.shared.kernel.wait_budget import (
+    MAX_WAIT_SECONDS,
+    STATEMENT_TIMEOUT,
+    WAIT_BUDGET,
+    WaitBudget,
+)
 
 # The maximum number of waiting requests for each slot. A short queue keeps the slots busy; a longer
 # one would only delay its last requests.

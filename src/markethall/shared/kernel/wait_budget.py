@@ -6,6 +6,8 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
+# seconds; None: only the general timeout of the database applies
+STATEMENT_TIMEOUT: Final[ContextVar[float | None]] = ContextVar("statement_timeout", default=None)
 T = TypeVar("T")
 
 MAX_WAIT_SECONDS: Final = 2.0

@@ -17,8 +17,13 @@ from markethall.shared.messaging.inbox import (
     StuckDelivery,
     StuckLimits,
 )
-from markethall.shared.messaging.sql.backlog import backlog_statement, fetch_backlog
-from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING, envelope_from_row
+from markethall.shared.messaging.sql.tables import (
+    STATE_DEAD,
+    STATE_WAITING,
+    backlog_statement,
+    envelope_from_row,
+    fetch_backlog,
+)
 from markethall.shared.persistence.postgres import Postgres, Statement
 from markethall.shared.persistence.sql import delete_bounded
 

@@ -17,10 +17,13 @@ from markethall.shared.messaging.backlog import Backlog
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.outbox import ClocksDiffer, InboxRoute, LeaderSession
-from markethall.shared.messaging.sql.backlog import backlog_statement, fetch_backlog
 from markethall.shared.messaging.sql.direct_relay import build_direct_relay, route_values
 from markethall.shared.messaging.sql.inbox import SqlInbox
-from markethall.shared.messaging.sql.tables import envelope_from_row
+from markethall.shared.messaging.sql.tables import (
+    backlog_statement,
+    envelope_from_row,
+    fetch_backlog,
+)
 from markethall.shared.persistence.database_clock import DatabaseClock
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.postgres_errors import translate_connection_errors

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from markethall.shared.messaging.backlog import MAX_COUNT, Backlog
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.postgres import sql_literal
+from markethall.shared.persistence.postgres import Connection, Statement, sql_literal
 from markethall.shared.persistence.sql import timestamp_column
 
 if TYPE_CHECKING:
@@ -84,3 +85,32 @@ def _envelope_columns() -> "list[sa.Column[Any]]":
 def envelope_from_row(row: "Record", seq: int) -> EventEnvelope:
     fields = {name: row[name] for name in EventEnvelope.model_fields if name != "seq"}
     return EventEnvelope(**fields, seq=seq)
+
+
+def backlog_statement(
+    is_waiting: sa.ColumnElement[bool],
+    since: "sa.Column[Any]",
+    position: "sa.Column[Any]",
+    *,
+    is_late: sa.ColumnElement[bool] | None = None,
+) -> Statement:
+    """Count the waiting rows, and read the column `since` of the row with the lowest position.
+
+    If `is_late` is given, only rows that fulfil it are considered for `since`.
+    """
+    waiting = sa.select(sa.literal(1)).where(is_waiting).limit(MAX_COUNT).subquery()
+    conditions = [is_waiting] if is_late is None else [is_waiting, is_late]
+    oldest = sa.select(since).where(*conditions).order_by(position).limit(1)
+    count = sa.select(sa.func.count()).select_from(waiting)
+    return Statement(
+        sa.select(
+            count.scalar_subquery().label("count"), oldest.scalar_subquery().label("oldest_at")
+        )
+    )
+
+
+async def fetch_backlog(connection: Connection, statement: Statement) -> Backlog:
+    row = await connection.fetch_one(statement)
+    if row is None:  # only for the type checker: a SELECT without FROM returns one row
+        return Backlog(0, None)
+    return Backlog(row["count"], row["oldest_at"])

@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 
 from markethall.shared.kernel.errors import Unavailable
-from markethall.shared.kernel.statement_timeout import STATEMENT_TIMEOUT
+from markethall.shared.kernel.wait_budget import STATEMENT_TIMEOUT
 from markethall.shared.observability.opentelemetry import tracing
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres.connection import Connection
