@@ -1,4 +1,4 @@
-"""Starts and ends the processes of the embedded servers."""
+"""Starts and ends the processes of the embedded servers, and finds their programs in wheels."""
 
 import ctypes
 import os
