@@ -1,3 +1,5 @@
+"""Calls, commands of Redis and event handlers that are recorded as spans of OpenTelemetry."""
+
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 

@@ -1,4 +1,8 @@
-"""The maximum sum of the times that one request waits for slots and for connections."""
+"""The time limits of one request: of its statements, and of its waits for slots and connections.
+
+They are context variables, so that the code between the HTTP layer and the database need not pass
+them.
+"""
 
 import asyncio
 import time
@@ -6,7 +10,7 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
-# seconds; None: only the general timeout of the database applies
+# the timeout of statements in seconds; None: only the general timeout of the database applies
 STATEMENT_TIMEOUT: Final[ContextVar[float | None]] = ContextVar("statement_timeout", default=None)
 T = TypeVar("T")
 

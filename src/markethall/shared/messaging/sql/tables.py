@@ -1,4 +1,4 @@
-"""The tables outbox and inbox, which every context has in its own schema."""
+"""The tables outbox and inbox, which every context has in its own schema, and their backlog."""
 
 from typing import TYPE_CHECKING, Any, Final
 
