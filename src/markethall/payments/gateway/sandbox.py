@@ -63,9 +63,6 @@ class SandboxSavedMethods:
     def __init__(self, ledger: SandboxLedger) -> None:
         self._ledger = ledger
 
-    def customer_of(self, user_id: UUID) -> str:
-        return f"sandbox_customer_{user_id.hex}"
-
     async def resolve(self, request: OperationRequest) -> OperationRequest | None:
         """Replace the token of a saved method by the method that was saved.
 
@@ -88,9 +85,6 @@ class SandboxSavedMethods:
         )
         details = MethodDetails(token, brand="sandbox", last4="4242", exp_month=12, exp_year=2099)
         return replace(outcome, saved_method=details)
-
-    async def detach(self, token: str) -> None:
-        await self._ledger.detach_saved_method(token)
 
 
 class SandboxGateway(PaymentGateway):
@@ -134,12 +128,6 @@ class SandboxGateway(PaymentGateway):
         ]
 
     async def charge(self, request: OperationRequest) -> Outcome:
-        return await self._pay(request)
-
-    async def authorize(self, request: OperationRequest) -> Outcome:
-        return await self._pay(request)
-
-    async def _pay(self, request: OperationRequest) -> Outcome:
         if request.method == TIMEOUT_BEFORE:
             raise PaymentGatewayTimeout
         if request.method == SLOW:
@@ -152,6 +140,9 @@ class SandboxGateway(PaymentGateway):
         if request.method == WEBHOOK_FIRST:
             await self._send_webhook(request, outcome)
         return outcome
+
+    # `_new_charge` makes an authorization of it
+    authorize = charge
 
     async def capture(self, request: OperationRequest) -> Outcome:
         return await self._change(request, "capture")
@@ -197,10 +188,10 @@ class SandboxGateway(PaymentGateway):
         return await self._saved_methods.save(request, _charge_outcome(charge))
 
     async def ensure_customer(self, user_id: UUID, known: str | None = None) -> str:
-        return self._saved_methods.customer_of(user_id)
+        return f"sandbox_customer_{user_id.hex}"
 
     async def detach_method(self, token: str) -> None:
-        await self._saved_methods.detach(token)
+        await self._ledger.detach_saved_method(token)
 
     async def cancel_unknown(self, request: OperationRequest) -> Outcome:
         now = self._clock()

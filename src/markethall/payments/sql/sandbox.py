@@ -4,16 +4,16 @@ Their transactions are separate from those of payments, because the sandbox stan
 provider.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.payments.ports import (
     EARLIER_CHARGE_STATUSES,
@@ -23,7 +23,7 @@ from markethall.payments.ports import (
     SandboxRefund,
     SandboxSavedMethod,
 )
-from markethall.payments.sql.statements import column_binds, one_page, page_values
+from markethall.payments.sql.statements import insert_new, one_page, page_values
 from markethall.payments.sql.tables import (
     sandbox_captures,
     sandbox_charges,
@@ -32,12 +32,10 @@ from markethall.payments.sql.tables import (
 )
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement, sql_literal
 
-INSERT_SANDBOX_CHARGE = Statement(
-    insert(sandbox_charges).values(column_binds(sandbox_charges)).on_conflict_do_nothing()
-)
-INSERT_SANDBOX_REFUND = Statement(
-    insert(sandbox_refunds).values(column_binds(sandbox_refunds)).on_conflict_do_nothing()
-)
+R = TypeVar("R")
+
+INSERT_SANDBOX_CHARGE = insert_new(sandbox_charges)
+INSERT_SANDBOX_REFUND = insert_new(sandbox_refunds)
 ADVANCE_SANDBOX_CHARGE = Statement(
     sa.update(sandbox_charges)
     .where(
@@ -51,9 +49,7 @@ ADVANCE_SANDBOX_CHARGE = Statement(
         expires_at=bindparam("expires_at"),
     )
 )
-INSERT_SANDBOX_CAPTURE = Statement(
-    insert(sandbox_captures).values(column_binds(sandbox_captures)).on_conflict_do_nothing()
-)
+INSERT_SANDBOX_CAPTURE = insert_new(sandbox_captures)
 _open_authorization = sa.and_(
     sandbox_charges.c.operation_id == bindparam("operation_id"),
     sandbox_charges.c.status == "authorized",
@@ -93,20 +89,18 @@ FAIL_SANDBOX_REFUND = Statement(
     .where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
     .values(status="failed")
 )
-GET_SANDBOX_CHARGE = Statement(
-    sa.select(sandbox_charges).where(sandbox_charges.c.operation_id == bindparam("operation_id"))
-)
-GET_SANDBOX_CAPTURE = Statement(
-    sa.select(sandbox_captures).where(sandbox_captures.c.operation_id == bindparam("operation_id"))
-)
-GET_SANDBOX_REFUND = Statement(
-    sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
-)
-INSERT_SANDBOX_SAVED_METHOD = Statement(
-    insert(sandbox_saved_methods)
-    .values(column_binds(sandbox_saved_methods))
-    .on_conflict_do_nothing()
-)
+
+
+def _select(table: sa.Table) -> Statement:
+    return Statement(sa.select(table).where(table.c.operation_id == bindparam("operation_id")))
+
+
+GET_SANDBOX_ROW: Final[Mapping[type[Any], Statement]] = {
+    SandboxCharge: _select(sandbox_charges),
+    SandboxCapture: _select(sandbox_captures),
+    SandboxRefund: _select(sandbox_refunds),
+}
+INSERT_SANDBOX_SAVED_METHOD = insert_new(sandbox_saved_methods)
 _has_token = sandbox_saved_methods.c.token == bindparam("token")
 GET_SANDBOX_SAVED_METHOD = Statement(sa.select(sandbox_saved_methods).where(_has_token))
 DETACH_SANDBOX_SAVED_METHOD = Statement(
@@ -151,21 +145,21 @@ class SqlSandboxLedger:
         async with self._postgres.read_session() as connection:
             if await connection.execute(INSERT_SANDBOX_CHARGE, **vars(charge)):
                 return charge
-            existing = await _get_charge(connection, charge.operation_id)
+            existing = await _get(connection, SandboxCharge, charge.operation_id)
         return existing or charge
 
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         async with self._postgres.transaction() as connection:
             if await connection.execute(INSERT_SANDBOX_REFUND, **vars(refund)):
                 return await _deduct_from_charge(connection, refund)
-            existing = await _get_refund(connection, refund.operation_id)
+            existing = await _get(connection, SandboxRefund, refund.operation_id)
         return existing or refund
 
     async def record_capture(self, capture: SandboxCapture) -> SandboxCapture:
         async with self._postgres.transaction() as connection:
             if await connection.execute(INSERT_SANDBOX_CAPTURE, **vars(capture)):
                 return await _change_authorization(connection, capture)
-            existing = await _get_capture(connection, capture.operation_id)
+            existing = await _get(connection, SandboxCapture, capture.operation_id)
         return existing or capture
 
     async def advance_charge(self, charge: SandboxCharge) -> None:
@@ -183,15 +177,15 @@ class SqlSandboxLedger:
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
         async with self._postgres.read_session() as connection:
-            return await _get_charge(connection, operation_id)
+            return await _get(connection, SandboxCharge, operation_id)
 
     async def get_capture(self, operation_id: UUID) -> SandboxCapture | None:
         async with self._postgres.read_session() as connection:
-            return await _get_capture(connection, operation_id)
+            return await _get(connection, SandboxCapture, operation_id)
 
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
         async with self._postgres.read_session() as connection:
-            return await _get_refund(connection, operation_id)
+            return await _get(connection, SandboxRefund, operation_id)
 
     async def record_saved_method(self, method: SandboxSavedMethod) -> None:
         async with self._postgres.read_session() as connection:
@@ -267,16 +261,6 @@ async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> 
     return replace(refund, status="failed")
 
 
-async def _get_charge(connection: Connection, operation_id: UUID) -> SandboxCharge | None:
-    row = await connection.fetch_one(GET_SANDBOX_CHARGE, operation_id=operation_id)
-    return SandboxCharge(**dict(row)) if row else None
-
-
-async def _get_capture(connection: Connection, operation_id: UUID) -> SandboxCapture | None:
-    row = await connection.fetch_one(GET_SANDBOX_CAPTURE, operation_id=operation_id)
-    return SandboxCapture(**dict(row)) if row else None
-
-
-async def _get_refund(connection: Connection, operation_id: UUID) -> SandboxRefund | None:
-    row = await connection.fetch_one(GET_SANDBOX_REFUND, operation_id=operation_id)
-    return SandboxRefund(**dict(row)) if row else None
+async def _get(connection: Connection, row_type: type[R], operation_id: UUID) -> R | None:
+    row = await connection.fetch_one(GET_SANDBOX_ROW[row_type], operation_id=operation_id)
+    return row_type(**dict(row)) if row else None

@@ -12,7 +12,12 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from markethall.payments.domain.saved_method import MethodDetails, ProviderCustomer, SavedMethod
-from markethall.payments.sql.statements import LIMIT, column_binds, one_page, page_values
+from markethall.payments.sql.statements import (
+    LIMIT,
+    insert_new,
+    one_page,
+    page_values,
+)
 from markethall.payments.sql.tables import guest_owners, provider_customers, saved_methods
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.pagination import TimeKeyset
@@ -29,18 +34,14 @@ FIND_SAVED_METHOD = Statement(
         saved_methods.c.token == bindparam("token"),
     )
 )
-INSERT_SAVED_METHOD = Statement(
-    insert(saved_methods).values(column_binds(saved_methods)).on_conflict_do_nothing()
-)
+INSERT_SAVED_METHOD = insert_new(saved_methods)
 GET_PROVIDER_CUSTOMER = Statement(
     sa.select(provider_customers).where(
         provider_customers.c.user_id == bindparam("user_id"),
         provider_customers.c.provider == bindparam("provider"),
     )
 )
-INSERT_PROVIDER_CUSTOMER = Statement(
-    insert(provider_customers).values(column_binds(provider_customers)).on_conflict_do_nothing()
-)
+INSERT_PROVIDER_CUSTOMER = insert_new(provider_customers)
 REPLACE_PROVIDER_CUSTOMER = Statement(
     sa.update(provider_customers)
     .where(

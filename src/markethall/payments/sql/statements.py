@@ -32,6 +32,11 @@ def column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
     return {column.name: bindparam(prefix + column.name, type_=column.type) for column in table.c}
 
 
+def insert_new(table: sa.Table) -> Statement:
+    """Insert a row, unless a row with one of its unique keys exists."""
+    return Statement(insert(table).values(column_binds(table)).on_conflict_do_nothing())
+
+
 def one_page(
     select: "sa.Select[Any]",
     *keyset: "sa.ColumnElement[Any]",
@@ -94,9 +99,7 @@ INSERT_PAYMENT = Statement(
     insert(payments).values(column_binds(payments)).on_conflict_do_nothing().returning(payments)
 )
 ATTACH_ORDER_TO_TOMBSTONE = _attach_order_to_tombstone()
-INSERT_TOMBSTONE = Statement(
-    insert(payments).values(column_binds(payments)).on_conflict_do_nothing()
-)
+INSERT_TOMBSTONE = insert_new(payments)
 _select_payment = sa.select(payments).where(
     payments.c.payment_id == bindparam("payment_id"), _not_tombstone
 )

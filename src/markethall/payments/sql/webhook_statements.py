@@ -2,9 +2,8 @@
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import insert
 
-from markethall.payments.sql.statements import LIMIT, column_binds
+from markethall.payments.sql.statements import LIMIT, insert_new
 from markethall.payments.sql.tables import PENDING_LITERAL, operations, webhook_events
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
@@ -12,9 +11,7 @@ _event_by_id = sa.and_(
     webhook_events.c.provider == bindparam("provider"),
     webhook_events.c.event_id == bindparam("event_id"),
 )
-INSERT_EVENT = Statement(
-    insert(webhook_events).values(column_binds(webhook_events)).on_conflict_do_nothing()
-)
+INSERT_EVENT = insert_new(webhook_events)
 UPDATE_EVENT_STATE = Statement(
     sa.update(webhook_events)
     .where(_event_by_id)
