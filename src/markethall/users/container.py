@@ -12,14 +12,13 @@ from markethall.shared.composition.container import (
     build_idempotency,
 )
 from markethall.shared.composition.context_persistence import ContextPersistence, database_of
-from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.memory import build_memory_persistence
 from markethall.shared.composition.providers import by_storage, singleton
-from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.database import Database
-from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.access_tokens import AccessTokenVerifier
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import Accounts, Guests, Sessions, Users
@@ -41,18 +40,6 @@ log = structlog.get_logger("markethall.app")
 
 # the purge only frees space, because expired sessions are rejected in any case
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
-
-
-def _memory_persistence(
-    clock: Clock,
-) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
-    return build_memory_persistence(Tables(), MemoryUserStore, clock)
-
-
-def _sql_persistence(
-    postgres: Postgres, clock: Clock
-) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
-    return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, clock)
 
 
 def _token_verifier(tools: ContextTools, clock: Clock) -> GuestTokenVerifier:
@@ -108,8 +95,16 @@ class UsersContainer(ContextContainer):
 
     persistence: providers.Selector[ContextPersistence[Database[ReadStore, Store]]] = by_storage(
         settings,
-        memory=singleton(_memory_persistence, clock),
-        sql=singleton(_sql_persistence, ContextContainer.postgres, clock),
+        memory=singleton(
+            lambda clock: build_memory_persistence(Tables(), MemoryUserStore, clock), clock
+        ),
+        sql=singleton(
+            lambda postgres, clock: build_sql_persistence(
+                postgres, STATEMENTS, SqlUserStore, clock
+            ),
+            ContextContainer.postgres,
+            clock,
+        ),
     )
     database: providers.Singleton[Database[ReadStore, Store]] = singleton(database_of, persistence)
     idempotency = singleton(build_idempotency, persistence, settings, clock)
@@ -145,10 +140,7 @@ class UsersContainer(ContextContainer):
 
     periodic_jobs = singleton(lambda job: [job.run_once], session_purge_job)
     counters = singleton(
-        lambda accounts, guests: {
-            "user_count": accounts.count,
-            "guest_count": guests.count_guests,
-        },
+        lambda accounts, guests: {"user_count": accounts.count, "guest_count": guests.count_guests},
         accounts,
         guests,
     )
