@@ -71,8 +71,8 @@ async def compare(
     async def collect(batch: Sequence[DifferenceView]) -> None:
         found.extend(batch)
 
-    reconciliations = payments_app.container.reconciliations()
-    summary = await reconciliations.compare_period(provider, day, day + ONE_DAY, collect)
+    comparison = payments_app.container.report_comparison()
+    summary = await comparison.compare_period(provider, day, day + ONE_DAY, collect)
     assert summary.differences == len(found)
     return summary, found
 
@@ -85,7 +85,7 @@ async def compare_file(
     async def collect(batch: Sequence[DifferenceView]) -> None:
         found.extend(batch)
 
-    summary = await payments_app.container.reconciliations().compare_file(
+    summary = await payments_app.container.report_comparison().compare_file(
         "manual", lines_of(text), period, collect
     )
     return summary, found

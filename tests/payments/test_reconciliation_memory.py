@@ -80,7 +80,7 @@ async def test_many_lines_are_compared_in_bounded_memory(
 
     tracemalloc.start()
     try:
-        summary = await payments_app.container.reconciliations().compare_period(
+        summary = await payments_app.container.report_comparison().compare_period(
             "sandbox", DAY, DAY + timedelta(days=1), collect
         )
         _, peak = tracemalloc.get_traced_memory()

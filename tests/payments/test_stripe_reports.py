@@ -51,12 +51,12 @@ async def compare(
         for line in content.encode().splitlines(keepends=True):
             yield line
 
-    reconciliations = app.container.reconciliations()
+    comparison = app.container.report_comparison()
     period = (DAY, NEXT_DAY)
     if text is not None:
-        summary = await reconciliations.compare_file("stripe", lines(text), period, collect)
+        summary = await comparison.compare_file("stripe", lines(text), period, collect)
     else:
-        summary = await reconciliations.compare_period("stripe", *period, collect)
+        summary = await comparison.compare_period("stripe", *period, collect)
     return summary, found
 
 

@@ -89,13 +89,13 @@ async def _compare(
     )
     from markethall.shared.kernel.errors import Unavailable
 
-    reconciliations = container.context("payments", PaymentsContainer).reconciliations()
+    comparison = container.context("payments", PaymentsContainer).report_comparison()
     try:
         if file:
             lines = _read_lines(file)
-            return await reconciliations.compare_file(provider, lines, period, report.add)
+            return await comparison.compare_file(provider, lines, period, report.add)
         start, end = period or _yesterday()
-        return await reconciliations.compare_period(provider, start, end, report.add)
+        return await comparison.compare_period(provider, start, end, report.add)
     except UnknownReportProvider as error:
         fail(f"--provider: {provider} is not one of {', '.join(error.details['known'])}")
     except UnsupportedByProvider:

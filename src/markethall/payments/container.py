@@ -36,7 +36,6 @@ from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.provider_connection import ProviderLimits
 from markethall.payments.service.reconciliations import (
     DailyReconciliation,
-    ReconciliationSchedule,
     ReconciliationService,
 )
 from markethall.payments.service.report_comparison import RecordFee, ReportComparison
@@ -116,6 +115,7 @@ def _provider_client(
 def _periodic_jobs(
     jobs: PaymentJobs,
     follow_ups: FollowUps,
+    webhooks: WebhookHandler,
     saved_methods: SavedMethods,
     change_authorization: ChangeAuthorization,
 ) -> Sequence[PeriodicJob]:
@@ -125,7 +125,7 @@ def _periodic_jobs(
         jobs.expire_overdue_payments,
         jobs.refund_ended_payments,
         jobs.reconcile,
-        jobs.apply_pending_webhooks,
+        webhooks.apply_pending,
         saved_methods.detach_deleted,
         # after the reconciliation, which records captures whose answer was lost
         change_authorization.expire_overdue,
@@ -143,14 +143,12 @@ def _report_comparison(
     return ReportComparison(database, provider, jobs.reconcile_operation, record_fee, tolerance)
 
 
-def _reconciliation_schedule(settings: PaymentsSettings) -> ReconciliationSchedule:
-    """Build the schedule. The delay is the hour of the setting, but at least the tolerance."""
+def _reconciliation_delay(settings: PaymentsSettings) -> timedelta | None:
+    """Return the hour of the setting, but at least the tolerance. None switches the job off."""
     if settings.payment_reconciliation == "off":
-        return ReconciliationSchedule(delay=None)
+        return None
     tolerance = timedelta(seconds=settings.payment_reconciliation_tolerance_seconds)
-    return ReconciliationSchedule(
-        max(timedelta(hours=settings.payment_reconciliation_hour), tolerance)
-    )
+    return max(timedelta(hours=settings.payment_reconciliation_hour), tolerance)
 
 
 class PaymentsContainer(ContextContainer):
@@ -224,30 +222,33 @@ class PaymentsContainer(ContextContainer):
         LedgerService, database, singleton(LedgerSums, database), verify_ledger, cursors, clock
     )
     record_fee = singleton(RecordFee, database, clock)
-    payment_jobs = singleton(
-        PaymentJobs, database, provider_client, webhook_handler, issue_refund, clock
-    )
+    payment_jobs = singleton(PaymentJobs, database, provider_client, issue_refund, clock)
     follow_ups = singleton(FollowUps, database, provider_client, clock)
 
     report_comparison = singleton(
         _report_comparison, database, provider_client, payment_jobs, record_fee, settings
     )
     reconciliations: providers.Singleton[Reconciliations] = singleton(
-        ReconciliationService, database, report_comparison, cursors
+        ReconciliationService, database, cursors
     )
     daily_reconciliation = singleton(
         DailyReconciliation,
         database,
         provider_client,
         report_comparison,
-        singleton(_reconciliation_schedule, settings),
+        singleton(_reconciliation_delay, settings),
         clock,
     )
 
     event_handlers = singleton(PaymentEventHandlers, database)
     long_running_tasks = singleton(lambda job: [job], daily_reconciliation)
     periodic_jobs = singleton(
-        _periodic_jobs, payment_jobs, follow_ups, saved_methods, change_authorization
+        _periodic_jobs,
+        payment_jobs,
+        follow_ups,
+        webhook_handler,
+        saved_methods,
+        change_authorization,
     )
     counters = singleton(lambda payments: {"payment_count": payments.count}, payment_api)
     snapshots: providers.Selector[SnapshotDatabase[PaymentIntegrityReads]] = by_storage(

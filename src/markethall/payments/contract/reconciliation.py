@@ -1,6 +1,6 @@
 """The comparison of our operations with the report of a payment provider."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -163,24 +163,4 @@ class Reconciliations(Protocol):
         """Return the stored differences of a comparison.
 
         Raises ReconciliationNotFound, CursorInvalid.
-        """
-
-    async def compare_period(
-        self, provider: str, starts_at: datetime, ends_at: datetime, on_differences: OnDifferences
-    ) -> ReconciliationSummary:
-        """Compare with the report that the provider gives for this period. Store nothing.
-
-        Raises UnknownReportProvider, UnsupportedByProvider, Unavailable, AmountOutOfRange.
-        """
-
-    async def compare_file(
-        self,
-        provider: str,
-        lines: AsyncIterable[bytes],
-        period: tuple[datetime, datetime] | None,
-        on_differences: OnDifferences,
-    ) -> ReconciliationSummary:
-        """Compare with the lines of a CSV file, without a period for the UTC days of its lines.
-
-        Raises UnknownReportProvider, ReportFileInvalid, AmountOutOfRange.
         """

@@ -18,7 +18,6 @@ from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import apply_outcome
 from markethall.payments.service.issue_refund import IssueRefund, refund_second_charge
 from markethall.payments.service.provider_client import ProviderClient, Undecided
-from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
@@ -43,13 +42,11 @@ class PaymentJobs:
         self,
         database: Database[ReadStore, Store],
         provider: ProviderClient,
-        webhooks: WebhookHandler,
         issue_refund: IssueRefund,
         clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider
-        self._webhooks = webhooks
         self._issue_refund = issue_refund
         self._clock = clock
         # the last payment that refund_ended_payments has taken; None at the end of the list
@@ -105,9 +102,6 @@ class PaymentJobs:
             operation = await store.get_operation(operation_id)
         if operation and operation.is_open:
             await self._reconcile_operation(operation)
-
-    async def apply_pending_webhooks(self) -> None:
-        await self._webhooks.apply_pending()
 
     async def _claim_due_operations(self) -> Sequence[Operation]:
         now = self._clock()

@@ -1,8 +1,7 @@
 """Comparisons with the reports of providers: staff read them, and a job makes one each day."""
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -15,7 +14,6 @@ from markethall.payments.contract.reconciliation import (
     DifferenceQuery,
     DifferenceReason,
     DifferenceView,
-    OnDifferences,
     ReconciliationQuery,
     ReconciliationStatus,
     ReconciliationSummary,
@@ -45,28 +43,24 @@ _RETRY_AFTER: Final = timedelta(minutes=15)
 _POSITION: Final = TypeAdapter(int)
 
 
-@dataclass(frozen=True)
-class ReconciliationSchedule:
-    """The time after the end of a UTC day at which it is compared. None switches the job off."""
-
-    delay: timedelta | None
-
-
 class DailyReconciliation:
-    """Compares each UTC day with the reports of the providers. The leader runs it."""
+    """Compares each UTC day with the reports of the providers. The leader runs it.
+
+    A day is compared when `delay` has passed since its end. None switches the job off.
+    """
 
     def __init__(
         self,
         database: Database[ReadStore, Store],
         provider: ProviderClient,
         comparison: ReportComparison,
-        schedule: ReconciliationSchedule,
+        delay: timedelta | None,
         clock: Clock,
     ) -> None:
         self._database = database
         self._provider = provider
         self._comparison = comparison
-        self._delay = schedule.delay
+        self._delay = delay
         self._clock = clock
 
     async def run(self) -> None:
@@ -237,12 +231,9 @@ def _start_of_day(time: datetime) -> datetime:
 class ReconciliationService:
     """Implementation of `Reconciliations`."""
 
-    def __init__(
-        self, database: Database[ReadStore, Store], comparison: ReportComparison, cursors: Cursors
-    ) -> None:
+    def __init__(self, database: Database[ReadStore, Store], cursors: Cursors) -> None:
         self._database = database
         self._cursors = cursors
-        self._comparison = comparison
 
     async def list_reconciliations(
         self, ctx: CallContext, query: ReconciliationQuery
@@ -278,20 +269,6 @@ class ReconciliationService:
         page = self._cursors.build_page(listing, rows, query.limit, lambda row: row[0])
         views = tuple(view for _, view in page.items)
         return Page(items=views, next_cursor=page.next_cursor)
-
-    async def compare_period(
-        self, provider: str, starts_at: datetime, ends_at: datetime, on_differences: OnDifferences
-    ) -> ReconciliationSummary:
-        return await self._comparison.compare_period(provider, starts_at, ends_at, on_differences)
-
-    async def compare_file(
-        self,
-        provider: str,
-        lines: AsyncIterable[bytes],
-        period: tuple[datetime, datetime] | None,
-        on_differences: OnDifferences,
-    ) -> ReconciliationSummary:
-        return await self._comparison.compare_file(provider, lines, period, on_differences)
 
 
 def _keyset(view: ReconciliationView) -> TimeKeyset:
