@@ -65,7 +65,7 @@ def live_row_returned() -> None:
 
 
 def response_mutable() -> None:
-    refund = module("payments.contract").RefundView
+    refund = module("payments.contract.internal").RefundView
     refund.model_config["frozen"] = False
     refund.model_rebuild(force=True)
 
