@@ -16,11 +16,21 @@ def sql_modules() -> Iterator[str]:
             yield module.name
 
 
+def statements_of(module: str) -> Iterator[tuple[str, Statement]]:
+    """Yield the statements of a module, also those in its tables of statements."""
+    for name, value in vars(import_module(module)).items():
+        if isinstance(value, Statement):
+            yield name, value
+        elif isinstance(value, dict) and not name.startswith("__"):
+            for key, entry in value.items():
+                if isinstance(entry, Statement):
+                    yield f"{name}[{key}]", entry
+
+
 STATEMENTS = {
-    f"{module.removeprefix('markethall.')}.{name}": value
+    f"{module.removeprefix('markethall.')}.{name}": statement
     for module in sql_modules()
-    for name, value in vars(import_module(module)).items()
-    if isinstance(value, Statement)
+    for name, statement in statements_of(module)
 }
 
 
