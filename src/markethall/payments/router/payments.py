@@ -1,4 +1,4 @@
-"""Routes of payments and payment methods."""
+"""Routes of payments, their captures, and payment methods, also the saved ones."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
@@ -12,6 +12,7 @@ from markethall.payments.contract.api import (
     PaymentMethodsView,
     PaymentQuery,
     PaymentView,
+    SavedPaymentMethodView,
 )
 from markethall.payments.contract.errors import (
     AmountExceedsDue,
@@ -19,6 +20,7 @@ from markethall.payments.contract.errors import (
     InvalidPaymentTransition,
     PaymentInProgress,
     PaymentNotFound,
+    SavedPaymentMethodNotFound,
     UnknownPaymentMethod,
     UnsupportedByProvider,
 )
@@ -26,6 +28,7 @@ from markethall.payments.contract.statuses import PaymentStatus
 from markethall.payments.router.dependencies import (
     Anyone,
     IdempotencyDep,
+    Owner,
     OwnerOrStaff,
     Payer,
     PaymentApiDep,
@@ -300,3 +303,46 @@ class _Change:
         return StoredResponse(
             status=200 if self._has_outcome else 202, body=payment.model_dump_json()
         )
+
+
+@router.get(
+    "/saved-payment-methods",
+    response_model=Page[SavedPaymentMethodView],
+    summary="List saved payment methods",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_saved_payment_methods(
+    ctx: Owner, query: Annotated[PageQuery, from_query(PageQuery)], api: PaymentApiDep
+) -> Response:
+    """List the caller's saved methods, the newest first.
+
+    A method is saved by a confirm with `save_payment_method`. To pay with it, confirm with its
+    `saved_payment_method_id` as `payment_method`.
+    """
+    return json_response(await api.list_saved_methods(ctx, query))
+
+
+@router.delete(
+    "/saved-payment-methods/{saved_payment_method_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a saved payment method",
+    responses=problems(*AUTHENTICATED_ERRORS, SavedPaymentMethodNotFound),
+)
+async def delete_saved_payment_method(
+    ctx: Owner, saved_payment_method_id: Id, api: PaymentApiDep
+) -> None:
+    """Delete a saved method, here and at the provider."""
+    await api.delete_saved_method(ctx, saved_payment_method_id)
+
+
+@router.delete(
+    "/saved-payment-methods",
+    status_code=204,
+    response_class=Response,
+    summary="Delete all saved payment methods",
+    responses=problems(*AUTHENTICATED_ERRORS),
+)
+async def delete_saved_payment_methods(ctx: Owner, api: PaymentApiDep) -> None:
+    """Delete all saved methods of the caller, here and at the provider."""
+    await api.delete_saved_methods(ctx)

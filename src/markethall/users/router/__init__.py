@@ -1,7 +1,7 @@
 from fastapi import APIRouter
 
-from markethall.users.router import accounts, guests, tokens, user_management
+from markethall.users.router import accounts, tokens, user_management
 
 router = APIRouter()
-for module in (accounts, guests, tokens, user_management):
+for module in (accounts, tokens, user_management):
     router.routes.extend(module.router.routes)

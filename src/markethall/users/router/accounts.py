@@ -1,4 +1,6 @@
-from typing import Annotated
+"""Routes of accounts, and of guests, who are buyers without an account."""
+
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
@@ -29,6 +31,8 @@ from markethall.users.contract import (
     BadGuestToken,
     ChangeProfile,
     GuestAlreadyClaimed,
+    GuestClaimView,
+    GuestTokens,
     Register,
     UserInactive,
     UserNotFound,
@@ -40,7 +44,7 @@ from markethall.users.contract.errors import (
     PasswordUnacceptable,
     UsernameTaken,
 )
-from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep
+from markethall.users.router.dependencies import AccountsDep, GuestsDep, IdempotencyDep, SessionsDep
 from markethall.users.router.fields import (
     FullName,
     GuestToken,
@@ -51,6 +55,8 @@ from markethall.users.router.fields import (
 )
 
 router = APIRouter(tags=["users"])
+
+_NO_STORE_HEADERS: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
 class RegisterRequest(RequestModel):
@@ -200,3 +206,58 @@ async def change_password(
     """Change the password. All other sessions of the caller end."""
     await accounts.change_password(ctx, body.current_password, body.new_password)
     return Response(status_code=204)
+
+
+class ClaimGuestRequest(RequestModel):
+    guest_token: Annotated[GuestToken, Field(repr=False)]
+
+
+@router.post(
+    "/guests",
+    status_code=201,
+    response_model=GuestTokens,
+    summary="Create a guest",
+    responses=problems(Unavailable),
+)
+async def create_guest(ctx: Annotated[CallContext, public()], guests: GuestsDep) -> Response:
+    """Return the tokens of a new guest, a buyer without an account.
+
+    The tokens have the scopes `orders` and `payments`. `POST /token` refreshes them. A guest whose
+    tokens are not refreshed for 90 days (a setting) is deleted, but not its orders.
+    """
+    tokens = await guests.create_guest(ctx)
+    return json_response(tokens, status=201, headers=_NO_STORE_HEADERS)
+
+
+@router.post(
+    "/users/me/claims",
+    response_model=GuestClaimView,
+    summary="Take over the orders of a guest",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        UserInactive,
+        UserNotFound,
+        BadGuestToken,
+        GuestAlreadyClaimed,
+    ),
+)
+async def claim_guest(
+    ctx: Annotated[CallContext, require_scope(PROFILE)],
+    body: ClaimGuestRequest,
+    guests: GuestsDep,
+    sessions: SessionsDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Give the orders, payments and saved payment methods of a guest to the caller.
+
+    `guest_token` is the access token or the refresh token of the guest, which must be valid. The
+    session of the guest ends at once. The orders and payments change their owner soon after the
+    response. A repeated claim changes nothing.
+    """
+    fingerprint = await sessions.compute_fingerprint(body.guest_token)
+    return await idempotency.run(
+        ctx,
+        body.model_copy(update={"guest_token": fingerprint}),
+        lambda attempt: guests.claim_guest(ctx, body.guest_token, attempt),
+    )
