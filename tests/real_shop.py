@@ -20,7 +20,7 @@ from markethall.orders.carts.contract import (
 from markethall.orders.contract import CancelOrder, OrderQuery, OrderView
 from markethall.payments.contract.api import PaymentQuery, PaymentView
 from markethall.payments.domain.operation import Succeeded
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response

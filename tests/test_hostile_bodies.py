@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 
 from markethall.app import Gateway, create_app
 from markethall.contexts import topology
-from markethall.payments.gateway import SandboxWebhooks
-from markethall.payments.gateway.sandbox_webhooks import SIGNATURE_HEADER
+from markethall.payments.gateway.sandbox_webhooks import SIGNATURE_HEADER, SandboxWebhooks
 from markethall.shared.http.request_body import validate_json
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.kernel.call_context import Actor

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from tests.e2e.malformed_inputs import (
     FORM,
     JSON,

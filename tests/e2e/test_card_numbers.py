@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from markethall.payments.gateway import SandboxWebhooks
-from markethall.payments.gateway.sandbox_webhooks import SIGNATURE_HEADER
+from markethall.payments.gateway.sandbox_webhooks import SIGNATURE_HEADER, SandboxWebhooks
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from tests.card_numbers import CARD_NUMBERS

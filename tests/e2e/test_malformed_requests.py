@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.shared.http.problem_details import Problem
 from markethall.shared.security.access_tokens import generate_private_key
 from scripts.shared_responses import inline_responses

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from markethall.payments.domain.operation import Succeeded
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from tests.conftest import url_of
 from tests.e2e.dedicated_server import DatabaseReader, database_of
 from tests.e2e.servers import RunningServer

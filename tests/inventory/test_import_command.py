@@ -9,7 +9,7 @@ import pytest
 
 from markethall.cli.import_command import ImportFile, ImportResult, run_import
 from markethall.inventory.imports.contract import ImportStatus
-from markethall.local.demo import known_skus
+from markethall.local.demo.generated_catalogue import known_skus
 from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app

@@ -28,7 +28,7 @@ from markethall.payments.contract import PaymentStatus, UnknownPaymentMethod
 from markethall.payments.contract.api import PaymentQuery, PaymentView
 from markethall.payments.contract.errors import PaymentNotFound
 from markethall.payments.domain.operation import Succeeded
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response

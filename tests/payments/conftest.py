@@ -17,7 +17,7 @@ from markethall.payments.contract.internal import RefundView
 from markethall.payments.contract.ledger import LedgerApi
 from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Operation, Outcome
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     OperationRequest,
     PaymentGateway,
@@ -46,7 +46,7 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.database import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres import Postgres
 from markethall.testing import context_tools
 from tests.conftest import on_server, url_of

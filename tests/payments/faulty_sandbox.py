@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from markethall.payments.contract.statuses import OperationKind
 from markethall.payments.domain.operation import Outcome, Succeeded
-from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
+from markethall.payments.gateway.sandbox import SandboxGateway
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     GatewayTools,
     OperationRequest,

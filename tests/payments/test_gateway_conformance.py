@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
+from markethall.payments.gateway.sandbox import SandboxGateway
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
     GatewayTools,
     OperationRequest,

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from markethall.local.postgres import EmbeddedPostgres
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.wait_budget import STATEMENT_TIMEOUT
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.database import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres import (
     Databases,
     PoolSize,

@@ -5,7 +5,7 @@ from typing import Final
 
 from markethall.cli.console import fail, out
 from markethall.cli.runtime import exit_on_sigterm
-from markethall.local.demo import VOUCHER_LINE
+from markethall.local.demo.configuration import VOUCHER_LINE
 from markethall.local.storefront import (
     ApiState,
     StorefrontFiles,

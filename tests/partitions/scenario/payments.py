@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from markethall.payments.domain.operation import Failed, Outcome, Succeeded
-from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from tests.partitions.in_process import SECRET
 from tests.partitions.scenario.steps import (
     NOWHERE,

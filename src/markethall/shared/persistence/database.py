@@ -1,10 +1,15 @@
 """The protocol of a context's database. `S_co` is its store, `R_co` the store for reads only."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from contextvars import ContextVar
+from typing import Final, Protocol, TypeVar
 
 R_co = TypeVar("R_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
+# Transactions and read sessions of every storage set this variable; otherwise it is empty. While it
+# is set, the call guard rejects calls to another context, because no other request could use the
+# connection during such a call.
+HOLDS_CONNECTION: Final[ContextVar[str]] = ContextVar("holds_connection", default="")
 
 
 class ReadDatabase(Protocol[R_co]):

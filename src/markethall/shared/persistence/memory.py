@@ -7,7 +7,7 @@ from copy import copy
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.database import HOLDS_CONNECTION
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -23,7 +23,7 @@ from markethall.shared.kernel.errors import (
     InternalError,
 )
 from markethall.shared.observability.metrics import RPC_CLIENT_CALLS
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.database import HOLDS_CONNECTION
 
 log = structlog.get_logger("markethall.rpc")
 

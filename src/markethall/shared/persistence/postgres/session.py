@@ -10,7 +10,7 @@ import structlog
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.wait_budget import STATEMENT_TIMEOUT
 from markethall.shared.observability.opentelemetry import tracing
-from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.database import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres.connection import Connection
 from markethall.shared.persistence.postgres.traced_connection import TracedConnection
 from markethall.shared.persistence.postgres_errors import (
