@@ -23,6 +23,7 @@ from markethall.payments.service.views import to_saved_method_view
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import parse_uuid
 from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
 from markethall.shared.persistence.database import Database
 
@@ -82,7 +83,7 @@ class SavedMethods:
 
     async def _find(self, method: str) -> SavedMethod | None:
         """Find a saved method by its id or by its token, also one that is deleted."""
-        saved_method_id = _parse_id(method)
+        saved_method_id = parse_uuid(method)
         provider = None if saved_method_id else self._provider.provider_of_token(method)
         if not saved_method_id and not provider:
             return None
@@ -183,13 +184,6 @@ class SavedMethods:
                 saved_payment_method_id=str(method.saved_method_id),
                 provider=method.provider,
             )
-
-
-def _parse_id(method: str) -> UUID | None:
-    try:
-        return UUID(method)
-    except ValueError:
-        return None
 
 
 def _choice_of(operation: Operation) -> ChosenMethod:

@@ -27,6 +27,14 @@ def new_request_id() -> str:
     return str(uuid7_for_text())
 
 
+def parse_uuid(text: str) -> UUID | None:
+    """Return the UUID, or None if the text is not a UUID."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 def derive_uuid7(origin: UUID, purpose: str) -> UUID:
     """Return an id that depends only on `origin` and `purpose`; it has the time of the origin.
 

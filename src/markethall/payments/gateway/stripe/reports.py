@@ -32,6 +32,7 @@ from markethall.payments.ports import (
     ReportKind,
     ReportLine,
 )
+from markethall.shared.kernel.ids import parse_uuid
 from markethall.shared.kernel.money import Money
 
 log = structlog.get_logger("markethall.payments")
@@ -104,11 +105,7 @@ def _reference_of(source: BalanceSource) -> str:
 
 def _operation_id_of(source: BalanceSource) -> UUID | None:
     """Return our id of the charge, authorization or refund; None if the metadata has none."""
-    text = (source.metadata or {}).get(OPERATION_KEY, "")
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
+    return parse_uuid((source.metadata or {}).get(OPERATION_KEY, ""))
 
 
 def _other_line(transaction: BalanceTransaction) -> ReportLine:

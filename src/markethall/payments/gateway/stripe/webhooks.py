@@ -34,6 +34,7 @@ from markethall.payments.ports import (
     Succeeded,
 )
 from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
+from markethall.shared.kernel.ids import parse_uuid
 from markethall.shared.kernel.model import Dto, Text
 from markethall.shared.kernel.money import Money
 
@@ -158,11 +159,8 @@ def _news(
     operation_id: str | None, kind: OperationKind, outcome: Outcome | None, amount: tuple[int, str]
 ) -> _News | None:
     """Return None without an outcome, and for objects of other programs in the same account."""
-    try:
-        id_ = UUID(operation_id or "")
-    except ValueError:
-        return None
-    if outcome is None:
+    id_ = parse_uuid(operation_id or "")
+    if id_ is None or outcome is None:
         return None
     return id_, ProviderNews(kind, outcome, from_stripe_amount(*amount))
 
@@ -224,7 +222,4 @@ def _operation_id(found: Dispute) -> UUID | None:
     """Return None for a charge of another program in the same account."""
     intent = found.payment_intent
     metadata = intent.metadata if isinstance(intent, DisputedIntent) else {}
-    try:
-        return UUID(metadata.get(OPERATION_KEY, ""))
-    except ValueError:
-        return None
+    return parse_uuid(metadata.get(OPERATION_KEY, ""))
