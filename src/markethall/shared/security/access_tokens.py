@@ -43,10 +43,9 @@ MAX_TOKEN_LENGTH: Final = 4096
 # tolerance for `iat`, because the clock of the issuer may be ahead
 CLOCK_SKEW_SECONDS: Final = 60
 
-_REQUIRED_CLAIMS: Final = ("iss", "aud", "exp", "iat", "sub", "jti")
-# PyJWT must not check the times, because the verifier checks them with its own clock
-_DECODE_OPTIONS: Final[Any] = {
-    "require": list(_REQUIRED_CLAIMS),
+# PyJWT must not check the times, because the verifiers check them with their own clock
+DECODE_OPTIONS: Final[Any] = {
+    "require": ["iss", "aud", "exp", "iat", "sub", "jti"],
     "verify_exp": False,
     "verify_iat": False,
     "verify_nbf": False,
@@ -235,7 +234,7 @@ class AccessTokenVerifier:
             algorithms=[ALGORITHM],
             issuer=self._issuer,
             audience=self._audience,
-            options=_DECODE_OPTIONS,
+            options=DECODE_OPTIONS,
         )
         return header["typ"], claims
 

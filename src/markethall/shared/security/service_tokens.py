@@ -19,6 +19,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.access_tokens import (
     ALGORITHM,
     DECODE_ERRORS,
+    DECODE_OPTIONS,
     check_not_from_future,
     load_private_keys,
     parse_public_keys,
@@ -34,13 +35,10 @@ MAX_TOKEN_LENGTH: Final = 8192
 # a cached token is used only if it is valid for at least this time
 _MIN_REMAINING_SECONDS: Final = 30
 _MAX_CACHED: Final = 2048
-_REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
-_DECODE_OPTIONS: Final[Any] = {
-    "require": list(_REQUIRED_CLAIMS),
-    "verify_exp": False,
-    "verify_iat": False,
-    "verify_nbf": False,
-    "strict_aud": True,
+_DECODE_OPTIONS: Final[Any] = DECODE_OPTIONS | {
+    "require": [*DECODE_OPTIONS["require"], "scope", "actor"],
+    # `_to_identity` looks the audience up among those of the served contexts
+    "verify_aud": False,
 }
 
 
@@ -166,7 +164,7 @@ class ServiceVerifier:
             parse_public_keys(jwks.get_key_set())[unverified.kid],
             algorithms=[ALGORITHM],
             issuer=audience_of(unverified.caller),
-            options=_DECODE_OPTIONS | {"verify_aud": False},
+            options=_DECODE_OPTIONS,
         )
         issued_at, expires_at = (
             _require_whole_seconds(claims["iat"]),

@@ -8,11 +8,7 @@ from markethall.shared.persistence.postgres import Statement, sql_literal
 from markethall.users.sql.tables import IS_ACTIVE_ADMIN, guests, login_failures, sessions, users
 
 
-def _insert_binds(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
-    return {column.name: bindparam(column.name) for column in table.c}
-
-
-def _update_binds(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
+def _binds(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
     return {column.name: bindparam(column.name) for column in columns}
 
 
@@ -40,7 +36,7 @@ COUNT_USERS = Statement(sa.select(sa.func.count()).select_from(users))
 HAS_ACTIVE_ADMIN = Statement(
     sa.select(sa.exists().where(IS_ACTIVE_ADMIN, users.c.user_id.is_distinct_from(_EXCEPT_ID)))
 )
-INSERT_USER = Statement(insert(users).values(_insert_binds(users)).on_conflict_do_nothing())
+INSERT_USER = Statement(insert(users).values(_binds(*users.c)).on_conflict_do_nothing())
 FIND_CONFLICTS = Statement(
     sa.select(users).where(
         sa.or_(
@@ -54,7 +50,7 @@ UPDATE_USER = Statement(
     sa.update(users)
     .where(users.c.user_id == _USER_ID)
     .values(
-        _update_binds(
+        _binds(
             users.c.full_name,
             users.c.tags,
             users.c.roles,
@@ -95,12 +91,12 @@ GET_GUEST_SESSION_FOR_UPDATE = Statement(
 GET_GUEST_ID = Statement(
     sa.select(sessions.c.guest_id).where(sessions.c.family_hash == bindparam("family_hash"))
 )
-INSERT_GUEST = Statement(sa.insert(guests).values(_insert_binds(guests)))
-INSERT_GUEST_SESSION = Statement(sa.insert(sessions).values(_insert_binds(sessions)))
+INSERT_GUEST = Statement(sa.insert(guests).values(_binds(*guests.c)))
+INSERT_GUEST_SESSION = Statement(sa.insert(sessions).values(_binds(*sessions.c)))
 SAVE_CLAIM = Statement(
     sa.update(guests)
     .where(guests.c.guest_id == _GUEST_ID)
-    .values(_update_binds(guests.c.claimed_by, guests.c.claimed_at))
+    .values(_binds(guests.c.claimed_by, guests.c.claimed_at))
 )
 
 _NEW_SESSION_COLUMNS = (
@@ -157,7 +153,7 @@ UPDATE_SESSION = Statement(
     sa.update(sessions)
     .where(sessions.c.session_id == bindparam("session_id", type_=sa.Uuid))
     .values(
-        _update_binds(
+        _binds(
             sessions.c.token_hash,
             sessions.c.generation,
             sessions.c.exchanged_hashes,
@@ -206,7 +202,7 @@ HAS_SIGNED_IN_FROM = Statement(
 # value, because DO NOTHING would neither lock nor return the row.
 GET_LOGIN_FAILURES_FOR_UPDATE = Statement(
     insert(login_failures)
-    .values(_insert_binds(login_failures))
+    .values(_binds(*login_failures.c))
     .on_conflict_do_update(
         index_elements=[login_failures.c.key_hash],
         set_={"failures": login_failures.c.failures},
@@ -216,7 +212,7 @@ GET_LOGIN_FAILURES_FOR_UPDATE = Statement(
 UPDATE_LOGIN_FAILURES = Statement(
     sa.update(login_failures)
     .where(login_failures.c.key_hash == bindparam("key_hash"))
-    .values(_update_binds(login_failures.c.failures, login_failures.c.last_failed_at))
+    .values(_binds(login_failures.c.failures, login_failures.c.last_failed_at))
 )
 UNDO_LOGIN_FAILURE = Statement(
     sa.update(login_failures)
