@@ -1,17 +1,14 @@
 """The use cases behind the HTTP API of payments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from markethall.payments.contract.api import (
     OperationView,
-    PaymentMethodQuery,
-    PaymentMethodsView,
     PaymentQuery,
     PaymentView,
     SavedPaymentMethodView,
-    WebhookReceipt,
 )
 from markethall.payments.contract.errors import PaymentNotFound, RefundNotFound
 from markethall.payments.contract.internal import RefundPayment, RefundView
@@ -57,17 +54,17 @@ class PaymentApiService:
     ) -> None:
         self._database = database
         self._charge_payment = commands.charge_payment
-        self._change_authorization = commands.change_authorization
         self._issue_refund = commands.issue_refund
-        self._mark_paid = commands.mark_paid
         self._saved_methods = commands.saved_methods
-        self._webhooks = webhooks
         self._cursors = cursors
+        # the use cases implement these methods of the contract
+        self.list_payment_methods = commands.charge_payment.list_methods
+        self.capture = commands.change_authorization.capture
+        self.void = commands.change_authorization.void
+        self.mark_paid = commands.mark_paid.mark_paid
+        self.receive_webhook = webhooks.receive
 
     # Reading
-
-    def list_payment_methods(self, query: PaymentMethodQuery) -> PaymentMethodsView:
-        return self._charge_payment.list_methods(query)
 
     async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
         return to_payment_view(await self._get_visible_payment(ctx, payment_id))
@@ -149,7 +146,7 @@ class PaymentApiService:
             raise PaymentNotFound(payment_id=str(payment_id))
         return payment
 
-    # Charges, captures and refunds
+    # Charges
 
     async def confirm(
         self,
@@ -176,35 +173,7 @@ class PaymentApiService:
     async def delete_saved_methods(self, ctx: CallContext) -> None:
         await self._saved_methods.delete_all(ctx.user_id)
 
-    # Other changes of payments
-
-    async def capture(
-        self,
-        ctx: CallContext,
-        payment_id: UUID,
-        amount: Money | None,
-        attempt: IdempotentCommand,
-        *,
-        is_final: bool,
-    ) -> PaymentView:
-        return await self._change_authorization.capture(
-            ctx, payment_id, amount, attempt, is_final=is_final
-        )
-
-    async def void(
-        self, ctx: CallContext, payment_id: UUID, attempt: IdempotentCommand
-    ) -> PaymentView:
-        return await self._change_authorization.void(ctx, payment_id, attempt)
-
-    async def mark_paid(
-        self,
-        ctx: CallContext,
-        payment_id: UUID,
-        amount: Money,
-        reference: str,
-        attempt: IdempotentCommand,
-    ) -> PaymentView:
-        return await self._mark_paid.mark_paid(ctx, payment_id, amount, reference, attempt)
+    # Refunds
 
     async def refund(
         self,
@@ -218,8 +187,3 @@ class PaymentApiService:
             payment_id=payment_id, refund_id=attempt.id, amount=amount, reason=reason
         )
         return await self._issue_refund.refund(ctx, command, attempt)
-
-    async def receive_webhook(
-        self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
-    ) -> WebhookReceipt:
-        return await self._webhooks.receive(ctx, provider, headers, body)

@@ -5,7 +5,6 @@ from uuid import UUID
 from markethall.payments.contract.errors import UnknownPaymentMethod
 from markethall.payments.contract.internal import (
     ActivatePayments,
-    CapturePayment,
     ListPaymentStates,
     OpenPayment,
     PaymentList,
@@ -13,7 +12,6 @@ from markethall.payments.contract.internal import (
     PaymentSummary,
     RefundPayment,
     RefundView,
-    VoidPayment,
 )
 from markethall.payments.domain.operation import FREE_METHOD
 from markethall.payments.domain.payment import Payment
@@ -41,8 +39,10 @@ class InternalPaymentService:
         self._provider = provider
         self._saved_methods = commands.saved_methods
         self._issue_refund = commands.issue_refund
-        self._change_authorization = commands.change_authorization
         self._clock = clock
+        # the use case implements these methods of the contract
+        self.capture_due = commands.change_authorization.capture_due
+        self.void = commands.change_authorization.void_payment
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentSummary:
         """Raises OrderHasPayment, UnknownPaymentMethod."""
@@ -82,12 +82,6 @@ class InternalPaymentService:
             payment = await store.get_payment_for_update(payment_id)
             if payment and payment.cancel():
                 await store.save_payment(payment)
-
-    async def capture_due(self, ctx: CallContext, command: CapturePayment) -> PaymentSummary:
-        return await self._change_authorization.capture_due(ctx, command)
-
-    async def void(self, ctx: CallContext, command: VoidPayment) -> PaymentSummary:
-        return await self._change_authorization.void_payment(ctx, command)
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         attempt = IdempotentCommand.without_key(command.refund_id)
