@@ -8,7 +8,6 @@ from markethall.payments.contract.api import (
     OperationView,
     PaymentQuery,
     PaymentView,
-    SavedPaymentMethodView,
 )
 from markethall.payments.contract.errors import PaymentNotFound, RefundNotFound
 from markethall.payments.contract.internal import RefundPayment, RefundView
@@ -62,6 +61,9 @@ class PaymentApiService:
         self.capture = commands.change_authorization.capture
         self.void = commands.change_authorization.void
         self.mark_paid = commands.mark_paid.mark_paid
+        self.list_saved_methods = commands.saved_methods.list_methods
+        self.delete_saved_method = commands.saved_methods.delete
+        self.delete_saved_methods = commands.saved_methods.delete_all
         self.receive_webhook = webhooks.receive
 
     # Reading
@@ -159,19 +161,6 @@ class PaymentApiService:
     ) -> PaymentView:
         chosen = await self._saved_methods.choose(ctx, method, save_method, attempt.id)
         return await self._charge_payment.confirm(ctx, payment_id, chosen, attempt)
-
-    # Saved methods
-
-    async def list_saved_methods(
-        self, ctx: CallContext, query: PageQuery
-    ) -> Page[SavedPaymentMethodView]:
-        return await self._saved_methods.list_methods(ctx.user_id, query)
-
-    async def delete_saved_method(self, ctx: CallContext, saved_method_id: UUID) -> None:
-        await self._saved_methods.delete(ctx.user_id, saved_method_id)
-
-    async def delete_saved_methods(self, ctx: CallContext) -> None:
-        await self._saved_methods.delete_all(ctx.user_id)
 
     # Refunds
 

@@ -127,19 +127,22 @@ class SavedMethods:
 
     # Listing and deleting
 
-    async def list_methods(self, user_id: UUID, query: PageQuery) -> Page[SavedPaymentMethodView]:
-        listing = f"saved payment methods {user_id}"
+    async def list_methods(
+        self, ctx: CallContext, query: PageQuery
+    ) -> Page[SavedPaymentMethodView]:
+        listing = f"saved payment methods {ctx.user_id}"
         after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
-            methods = await store.list_saved_methods(user_id, after, query.limit + 1)
+            methods = await store.list_saved_methods(ctx.user_id, after, query.limit + 1)
         views = [to_saved_method_view(method) for method in methods]
         return self._cursors.build_page(listing, views, query.limit, _keyset)
 
-    async def delete(self, user_id: UUID, saved_method_id: UUID) -> None:
+    async def delete(self, ctx: CallContext, saved_method_id: UUID) -> None:
         """Delete a method of the user; a repeated call changes nothing.
 
         Raises SavedPaymentMethodNotFound, also for a method of another user.
         """
+        user_id = ctx.user_id
         async with self._database.transaction() as store:
             deleted = await store.delete_saved_methods(user_id, saved_method_id, self._clock(), 1)
             method = deleted[0] if deleted else await store.get_saved_method(saved_method_id)
@@ -147,11 +150,11 @@ class SavedMethods:
             raise SavedPaymentMethodNotFound(saved_payment_method_id=str(saved_method_id))
         await self._detach(deleted)
 
-    async def delete_all(self, user_id: UUID) -> None:
+    async def delete_all(self, ctx: CallContext) -> None:
         while True:
             async with self._database.transaction() as store:
                 deleted = await store.delete_saved_methods(
-                    user_id, None, self._clock(), _BATCH_SIZE
+                    ctx.user_id, None, self._clock(), _BATCH_SIZE
                 )
             await self._detach(deleted)
             if len(deleted) < _BATCH_SIZE:
