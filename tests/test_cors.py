@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from markethall.app import Gateway, create_app
-from markethall.local import demo
+from markethall.local.demo import shop
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.metrics import REGISTRY
@@ -46,7 +46,7 @@ async def running(**settings: Any) -> AsyncIterator[tuple[Gateway, httpx2.AsyncC
         httpx2.AsyncClient(transport=transport, base_url="http://api.example") as http,
     ):
         inventory = inventory_of(app.container)
-        await demo.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
+        await shop.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
         yield app, http
 
 

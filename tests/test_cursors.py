@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from markethall.app import Gateway
 from markethall.container import ApplicationContainer
-from markethall.local import demo
+from markethall.local.demo import shop
 from markethall.payments.contract import OpenPayment
 from markethall.payments.contract.reconciliation import ReconciliationStatus, ReconciliationView
 from markethall.payments.ports import Reconciliation
@@ -135,7 +135,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
         ) as client,
     ):
         ctx, container = system_context("test"), app.container
-        await demo.fill(
+        await shop.fill(
             inventory_of(container).catalogue(), inventory_of(container).stockroom(), ctx
         )
         await payments_of(container).payments().open(ctx, PAYMENT)

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from markethall.app import create_app
-from markethall.local import demo
+from markethall.local.demo import shop
 from markethall.settings import read_settings
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
@@ -29,7 +29,7 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
         inventory = inventory_of(app.container)
-        await demo.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
+        await shop.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
         yield client
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from markethall.app import Gateway, create_app
 from markethall.inventory.catalogue.contract.products import ProductChange
-from markethall.local import demo
+from markethall.local.demo import shop
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.log import access_log
@@ -85,7 +85,7 @@ async def running(**settings: Any) -> AsyncIterator[Gateway]:
     async with app.lifespan():
         inventory = inventory_of(app.container)
         inventory.cache()._clock = lambda: 0.0
-        await demo.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
+        await shop.fill(inventory.catalogue(), inventory.stockroom(), system_context("test"))
         yield app
 
 

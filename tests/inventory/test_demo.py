@@ -1,7 +1,7 @@
 """The demo data of the catalogue."""
 
 from markethall.inventory.search.contract import ProductQuery
-from markethall.local import demo
+from markethall.local.demo import shop
 from markethall.shared.kernel.call_context import system_context
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 
@@ -9,8 +9,8 @@ CALL = system_context("demo")
 
 
 async def test_demo_data_is_created_once(inventory_app: InventoryApp) -> None:
-    first = await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
-    again = await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
+    first = await shop.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
+    again = await shop.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
 
     page = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=100))
     assert (first, again, len(page.items)) == (24, 0, 24)
@@ -19,12 +19,12 @@ async def test_demo_data_is_created_once(inventory_app: InventoryApp) -> None:
 
 
 async def test_refill_keeps_changes_of_staff(inventory_app: InventoryApp) -> None:
-    await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
+    await shop.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
     cup = await inventory_app.catalogue.get_product_by_sku(ANYONE, "CUP-STONE-BLUE")
     await inventory_app.catalogue.archive(STAFF, cup.product_id, {1})
     await inventory_app.adjust(cup.product_id, "counted", counted=1)
 
-    assert await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL) == 0
+    assert await shop.fill(inventory_app.catalogue, inventory_app.stockroom, CALL) == 0
 
     product = await inventory_app.catalogue.get_product(STAFF, cup.product_id)
     assert (product.status, product.available) == ("archived", 1)
@@ -33,7 +33,7 @@ async def test_refill_keeps_changes_of_staff(inventory_app: InventoryApp) -> Non
 async def test_existing_product_with_demo_sku_is_kept(inventory_app: InventoryApp) -> None:
     existing = await inventory_app.product("tea-sencha-100", stock=2)
 
-    assert await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL) == 23
+    assert await shop.fill(inventory_app.catalogue, inventory_app.stockroom, CALL) == 23
 
     assert (await inventory_app.catalogue.get_product_by_sku(ANYONE, "TEA-SENCHA-100")) == (
         await inventory_app.catalogue.get_product(ANYONE, existing.product_id)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from markethall.local import demo
+from markethall.local.demo import configuration
 from markethall.orders.carts.contract import CartVoucherChange
 from markethall.orders.promotions.contract import PromotionQuery
 from markethall.orders.shipping.contract import ShippingMethodChange
@@ -19,13 +19,13 @@ NOTHING = (0, 0, 0)
 
 async def fill(app: OrdersApp) -> tuple[int, int, int]:
     """Return the numbers of new shipping methods, tax rates and vouchers."""
-    services = demo.ConfigurationServices(
+    services = configuration.ConfigurationServices(
         app.container.shop(),
         app.container.shipping_methods(),
         app.container.tax_rates(),
         app.container.promotions(),
     )
-    new = await demo.fill_configuration(services, CALL)
+    new = await configuration.fill_configuration(services, CALL)
     return new.shipping_methods, new.tax_rates, new.vouchers
 
 
@@ -46,7 +46,7 @@ async def test_demo_data_is_created_once(orders_app: OrdersApp) -> None:
 
 
 def test_printed_line_names_the_vouchers() -> None:
-    assert all(f"{code} (" in demo.VOUCHER_LINE for code in ("WELCOME10", "FREESHIP"))
+    assert all(f"{code} (" in configuration.VOUCHER_LINE for code in ("WELCOME10", "FREESHIP"))
 
 
 async def test_second_run_keeps_changes_of_staff(orders_app: OrdersApp) -> None:

@@ -138,7 +138,7 @@ def export_file(
 
 def _fill_shop() -> None:
     from markethall.inventory.container import InventoryContainer
-    from markethall.local import demo as shop
+    from markethall.local.demo import configuration, shop
     from markethall.orders.container import OrdersContainer
     from markethall.shared.kernel.call_context import system_context
 
@@ -150,12 +150,12 @@ def _fill_shop() -> None:
         # while a service is extracted, a process may serve inventory without orders
         if "orders" in container.contexts:
             orders = container.context("orders", OrdersContainer)
-            services = shop.ConfigurationServices(
+            services = configuration.ConfigurationServices(
                 orders.shop(), orders.shipping_methods(), orders.tax_rates(), orders.promotions()
             )
-            new = await shop.fill_configuration(services, ctx)
+            new = await configuration.fill_configuration(services, ctx)
             counts = f"{new.shipping_methods} shipping methods, {new.tax_rates} tax rates"
-            lines += [f"{counts} and {new.vouchers} vouchers added.", shop.VOUCHER_LINE]
+            lines += [f"{counts} and {new.vouchers} vouchers added.", configuration.VOUCHER_LINE]
         return lines
 
     for line in run_with_container(fill):
@@ -165,7 +165,7 @@ def _fill_shop() -> None:
 def _import_generated(products: int) -> None:
     from markethall.cli import import_command
     from markethall.inventory.container import InventoryContainer
-    from markethall.local import demo as catalogue
+    from markethall.local.demo import generated_catalogue as catalogue
     from markethall.shared.kernel.call_context import system_context
 
     async def fill(container: "ApplicationContainer") -> import_command.ImportResult | None:
