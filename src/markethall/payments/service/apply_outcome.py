@@ -30,11 +30,12 @@ from markethall.payments.domain.outcomes import (
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.saved_method import SavedMethod
 from markethall.payments.ports import ReadStore, Settlement, Store
+from markethall.payments.service.provider_client import ProviderClient
 from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.ids import derive_uuid7, new_id
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Event
@@ -218,6 +219,30 @@ async def _publish_effects(
         await store.publish(event, ctx)
     # last, because the posting locks its hash chain until the commit
     await add_postings(store, postings_of(operation))
+
+
+async def refund_second_charge(
+    provider: ProviderClient, charge: Operation, reference: str, now: datetime
+) -> Outcome | None:
+    """Refund a charge that has succeeded although another charge had captured the payment.
+
+    The whole charge is refunded, and an authorization is voided. The ledger has no posting of this
+    charge or of its refund, because it records only the charge that captured the payment.
+    Return None if the provider gave no answer.
+
+    `reference` is the id of the charge at the provider. A repeated call refunds nothing more.
+    """
+    refund_id = derive_uuid7(charge.operation_id, "second charge")
+    charge = replace(charge, provider_reference=reference)
+    refund = await provider.take_back(charge, refund_id, now)
+    if refund is None:
+        return None
+    operation_id = str(charge.operation_id)
+    if isinstance(refund, Succeeded):
+        log.warning("payment.second_charge_refunded", operation_id=operation_id)
+    else:
+        log.error("payment.second_charge_not_refunded", operation_id=operation_id)
+    return refund
 
 
 async def try_settle_charge(

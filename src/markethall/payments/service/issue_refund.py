@@ -1,7 +1,5 @@
 """Refund a payment: reserve the amount, call the provider, record the outcome."""
 
-from dataclasses import replace
-from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -9,7 +7,7 @@ import structlog
 from markethall.payments.contract.errors import OperationIdTaken
 from markethall.payments.contract.internal import RefundPayment, RefundView
 from markethall.payments.contract.statuses import OperationKind
-from markethall.payments.domain.operation import Operation, Outcome, Succeeded
+from markethall.payments.domain.operation import Operation, Outcome
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ReadStore, Store
 from markethall.payments.service.apply_outcome import lock_payment, store_outcome
@@ -21,8 +19,7 @@ from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7
 from markethall.shared.persistence.database import Database
 
-log = structlog.get_logger("markethall.payments")
-security_log = structlog.get_logger("markethall.security")
+log = structlog.get_logger("markethall.security")
 
 
 class IssueRefund:
@@ -57,7 +54,7 @@ class IssueRefund:
                 return existing
             operation = await self._reserve(store, payment, command)
         fields = ctx.security_fields | operation.log_fields("refund_id")
-        security_log.info("security.refund_requested", **fields)
+        log.info("security.refund_requested", **fields)
         if operation.is_settled_by_hand:
             _log_due(operation)
         return operation
@@ -161,7 +158,7 @@ class IssueRefund:
 
 def _log_due(operation: Operation) -> None:
     """Log that staff have to transfer the refund, which may come from a job or a cancellation."""
-    security_log.warning(
+    log.warning(
         "payment.manual_refund_due",
         payment_id=str(operation.payment_id),
         refund_id=str(operation.operation_id),
@@ -184,27 +181,3 @@ async def _get_existing_refund(store: Store, command: RefundPayment) -> Operatio
     if operation and not operation.is_refund_of(command.payment_id):
         raise OperationIdTaken(operation_id=str(command.refund_id))
     return operation
-
-
-async def refund_second_charge(
-    provider: ProviderClient, charge: Operation, reference: str, now: datetime
-) -> Outcome | None:
-    """Refund a charge that has succeeded although another charge had captured the payment.
-
-    The whole charge is refunded, and an authorization is voided. The ledger has no posting of this
-    charge or of its refund, because it records only the charge that captured the payment.
-    Return None if the provider gave no answer.
-
-    `reference` is the id of the charge at the provider. A repeated call refunds nothing more.
-    """
-    refund_id = derive_uuid7(charge.operation_id, "second charge")
-    charge = replace(charge, provider_reference=reference)
-    refund = await provider.take_back(charge, refund_id, now)
-    if refund is None:
-        return None
-    operation_id = str(charge.operation_id)
-    if isinstance(refund, Succeeded):
-        log.warning("payment.second_charge_refunded", operation_id=operation_id)
-    else:
-        log.error("payment.second_charge_not_refunded", operation_id=operation_id)
-    return refund

@@ -15,8 +15,8 @@ from markethall.payments.domain.outcomes import status_changed_event
 from markethall.payments.domain.payment import Payment
 from markethall.payments.domain.payment_transitions import PAYABLE_STATUSES
 from markethall.payments.ports import ReadStore, Store
-from markethall.payments.service.apply_outcome import apply_outcome
-from markethall.payments.service.issue_refund import IssueRefund, refund_second_charge
+from markethall.payments.service.apply_outcome import apply_outcome, refund_second_charge
+from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient, Undecided
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock

@@ -15,8 +15,11 @@ from markethall.payments.domain.operation import Operation, Outcome, Succeeded
 from markethall.payments.domain.outcomes import CHARGE_KINDS, dispute_changed_event
 from markethall.payments.domain.payment import Payment
 from markethall.payments.ports import ProviderDispute, ProviderEvent, ReadStore, Store, WebhookState
-from markethall.payments.service.apply_outcome import AppliedOutcome, apply_outcome
-from markethall.payments.service.issue_refund import refund_second_charge
+from markethall.payments.service.apply_outcome import (
+    AppliedOutcome,
+    apply_outcome,
+    refund_second_charge,
+)
 from markethall.payments.service.provider_client import ProviderClient
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.card_numbers import (
