@@ -224,7 +224,7 @@ def _to_confirm_response(payment: PaymentView) -> StoredResponse:
 
 
 class CaptureRequest(RequestModel):
-    """A capture. Without `amount`, all that is left of the authorization is captured."""
+    """A capture. Without `amount`, the uncaptured rest is captured."""
 
     amount: PositiveMoney | None = None
     final: Annotated[
