@@ -165,14 +165,14 @@ class OrderIntegrityReads(Protocol):
         """Return carts that are checked out or have an order, sorted by cart id."""
 
     async def list_returned_lines(self, after: UUID | None, limit: int) -> Sequence[ReturnedLine]:
-        """Return lines with units in returns, or with open or closed returns, by line id."""
+        """Return lines with units in returns, or with open or closed returns, sorted by line id."""
 
     async def list_order_sums(self, after: UUID | None, limit: int) -> Sequence[OrderSums]: ...
 
     async def list_overdue_orders(
         self, before: datetime, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[OrderLink]:
-        """Return pending orders that expired before this time, by expiry and id."""
+        """Return pending orders that expired before this time, sorted by expiry and id."""
 
     async def list_links_by_payment(
         self, after: UUID | None, until: UUID, limit: int

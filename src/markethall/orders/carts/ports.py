@@ -19,7 +19,7 @@ class ReadStore(Protocol):
     async def list_carts(
         self, user_id: UUID, status: CartStatus | None, after: UUID | None, limit: int
     ) -> Sequence[Cart]:
-        """Return the carts of the owner with ids before `after`, by descending id.
+        """Return the carts of the owner with ids before `after`, sorted by descending id.
 
         The ids are sorted by the time at which the carts were created.
         """

@@ -174,7 +174,7 @@ class TooMuchToReturn(DomainError):
 
 
 class TooMuchReceived(DomainError):
-    """More units of a line have arrived than are left of the return.
+    """More units of a line have arrived than the return still expects.
 
     Details: lines (each with line_id, received, expected).
     """

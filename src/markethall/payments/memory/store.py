@@ -264,7 +264,7 @@ class MemoryPaymentStore(
         ][:limit]
 
     def _pending_events(self, due_before: datetime) -> Sequence[StoredEvent]:
-        """Return the pending events that are due until then, by their due time."""
+        """Return the pending events that are due at this time, sorted by their due time."""
         pending = self._tables.events.where(
             lambda stored: stored.state == "pending" and stored.due_at <= due_before
         )

@@ -23,7 +23,7 @@ class PaymentIntegrityReads(Protocol):
     async def list_sandbox_charge_sums(
         self, after: UUID | None, limit: int
     ) -> Sequence[ChargeSums]:
-        """Return the charges that were sent to the sandbox, by operation id."""
+        """Return the charges that were sent to the sandbox, sorted by operation id."""
 
     async def get_sandbox_charges(
         self, operation_ids: Sequence[UUID]
@@ -36,7 +36,7 @@ class PaymentIntegrityReads(Protocol):
     async def list_sandbox_charges(
         self, after: UUID | None, limit: int
     ) -> Sequence[ProviderCharge]:
-        """Return the charges whose money the sandbox has, by operation id."""
+        """Return the charges whose money the sandbox has, sorted by operation id."""
 
     async def get_known_operations(self, operation_ids: Sequence[UUID]) -> AbstractSet[UUID]:
         """Return those of the ids for which there is an operation."""

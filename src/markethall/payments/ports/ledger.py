@@ -69,7 +69,7 @@ class LedgerReadStore(Protocol):
     async def list_chain(
         self, chain: int, after_sequence: int, limit: int
     ) -> Sequence[RecordedPosting]:
-        """Return postings of a chain, by their sequence number."""
+        """Return postings of a chain, sorted by sequence number."""
 
     async def list_succeeded_operations(
         self, after: UUID | None, limit: int | None, until: UUID | None = None

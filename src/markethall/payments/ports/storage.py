@@ -130,7 +130,7 @@ class ReadStore(LedgerReadStore, ReconciliationReadStore, SavedMethodReads, Prot
         """Return operations, the oldest first."""
 
     async def list_payment_states(self, after: UUID | None, limit: int) -> Sequence[PaymentState]:
-        """Return states of payments after this id, by payment id. Tombstones are left out."""
+        """Return states of payments after this id, sorted by payment id, without tombstones."""
 
     async def list_refunds(
         self, query: RefundQuery, after: TimeKeyset | None

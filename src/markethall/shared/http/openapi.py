@@ -1,4 +1,4 @@
-"""Additions to FastAPI's OpenAPI document: common errors and headers."""
+"""Additions to FastAPI's OpenAPI document: security requirements, common errors and headers."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
