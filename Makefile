@@ -140,7 +140,7 @@ test-api-schema: $(DEV)
 
 ## test-concurrency: run each race for stock twenty times with a hundred customers, each race for carts, guests and the changes of an order 200 times, each race for promotions twenty times with fifty customers, with 0 and 20 ms of database latency, and 2,280 random sequences of commands on orders (minutes)
 test-concurrency: $(DEV)
-	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py tests/orders/carts/test_races.py tests/orders/promotions/test_races.py tests/orders/test_races.py tests/orders/test_stateful.py tests/orders/lifecycle tests/test_guest_claims.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py tests/orders/carts/test_races.py tests/orders/promotions/test_races.py tests/orders/test_races.py tests/orders/test_stateful.py tests/orders/edits/test_races.py tests/orders/lifecycle tests/test_guest_claims.py $(ARGS)
 
 ## test-payments: run every race for money 200 times, with 0 and 20 ms of database latency, random commands, and compare 100,000 lines of a report (minutes)
 test-payments: $(DEV)

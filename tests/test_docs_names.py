@@ -102,6 +102,20 @@ def test_make_targets_exist(document: Path) -> None:
     assert named - targets == set()
 
 
+def test_each_reduced_test_runs_in_full_by_a_make_target() -> None:
+    commands = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    full_runs = [line for line in commands if "MARKETHALL_TEST_SCOPE=full" in line]
+    paths = [ROOT / word for line in full_runs for word in line.split() if "/" in word]
+    reduced = [
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"MARKETHALL_TEST_SCOPE\"|race_rounds\(", path.read_text())
+    ]
+
+    missing = [path for path in reduced if not {path, *path.parents} & set(paths)]
+    assert (missing, bool(reduced)) == ([], True)
+
+
 @each_reference
 def test_files_exist(document: Path) -> None:
     path = re.compile(rf"(?<![\w/.~-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)")
