@@ -20,8 +20,12 @@ from markethall.orders.domain import AuditInfo, Order
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.order_events import cancelled_event, lines_cancelled_event
 from markethall.orders.service.status_waits import ChangeReportingDatabase
-from markethall.orders.service.views import to_order_view, to_timeline_entry_view
-from markethall.orders.service.visible_orders import get_visible_order, is_staff
+from markethall.orders.service.views import (
+    get_visible_order,
+    is_staff,
+    to_order_view,
+    to_timeline_entry_view,
+)
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock

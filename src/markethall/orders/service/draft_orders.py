@@ -21,7 +21,7 @@ from markethall.orders.drafts.domain import DraftOrder
 from markethall.orders.drafts.ports import ReadStore, Store
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.checkout_parts import GUEST_WITHOUT_EMAIL, DraftSource
-from markethall.orders.service.visible_orders import check_staff
+from markethall.orders.service.views import check_staff
 from markethall.orders.totals.contract import TotalsView
 from markethall.orders.totals.service import to_totals_view
 from markethall.shared.idempotency.records import IdempotentCommand

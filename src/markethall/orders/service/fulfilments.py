@@ -30,8 +30,7 @@ from markethall.orders.service.order_events import (
     fulfilment_returned_event,
 )
 from markethall.orders.service.status_waits import ChangeReportingDatabase
-from markethall.orders.service.views import to_fulfilment_view
-from markethall.orders.service.visible_orders import check_staff, get_visible_order
+from markethall.orders.service.views import check_staff, get_visible_order, to_fulfilment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock

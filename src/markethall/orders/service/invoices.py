@@ -21,7 +21,7 @@ from markethall.orders.invoices.contract import (
 )
 from markethall.orders.invoices.domain import NewInvoice
 from markethall.orders.ports import ReadStore, Store
-from markethall.orders.service.visible_orders import get_visible_order
+from markethall.orders.service.views import get_visible_order
 from markethall.orders.shop.contract import ShopSettings
 from markethall.orders.shop.service import parse_shop
 from markethall.orders.totals.domain import LineBreakdown, TaxLine
@@ -76,13 +76,7 @@ class InvoiceService:
 def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
     shipping = order.shipping_line
     return InvoiceDocument(
-        seller=InvoiceSeller(
-            name=shop.name,
-            address=shop.address,
-            email=shop.support_email,
-            tax_id=shop.tax_id,
-            logo_url=shop.logo_url,
-        ),
+        seller=InvoiceSeller(**dict(shop) | {"email": shop.support_email}),
         billing_address=order.billing_address or order.shipping_address,
         shipping_address=order.shipping_address,
         email=order.email,

@@ -7,27 +7,22 @@ edit is dropped: the handler of OrderEditDropped returns the money and releases 
 itself then stays as it was.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
-from uuid import UUID
 
 import structlog
 
 from markethall.inventory.contract import Extend, OutOfStock, ReservationClosed, ReservationStatus
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import (
-    FulfilledLine,
     OrderEditDropped,
-    OrderEdited,
     OrderEditOpened,
     OrderPaymentStatus,
 )
-from markethall.orders.domain import AdditionalPayment, Order, OrderLine
+from markethall.orders.domain import AdditionalPayment, Order
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.handled_orders import HandledOrders
-from markethall.orders.service.order_events import additional_payment_ids, edit_dropped_event
+from markethall.orders.service.order_events import edit_dropped_event, edited_event
 from markethall.orders.service.payment_returns import PaymentReturns
 from markethall.payments.contract import (
     ActivatePayments,
@@ -54,20 +49,11 @@ _ENDED = {
 }
 
 
-class OpenEdit(NamedTuple):
-    """The payment and the reservation of an open edit."""
-
-    payment_id: UUID
-    reservation_id: UUID | None
-    expires_at: datetime
-
-
-def to_open_edit(edit: OrderEditOpened | AdditionalPayment) -> OpenEdit:
-    return OpenEdit(edit.payment_id, edit.reservation_id, edit.expires_at)
-
-
 async def start_open_edit(
-    ctx: CallContext, clients: ContextClients, policy: ReservationPolicy, edit: OpenEdit
+    ctx: CallContext,
+    clients: ContextClients,
+    policy: ReservationPolicy,
+    edit: OrderEditOpened | AdditionalPayment,
 ) -> None:
     """Keep the units until after the deadline, then allow the payment. Raises ReservationClosed."""
     if edit.reservation_id:
@@ -100,9 +86,7 @@ class OpenEdits:
         has crashed.
         """
         try:
-            await start_open_edit(
-                delivery.call_context(), self._clients, self._policy, to_open_edit(event)
-            )
+            await start_open_edit(delivery.call_context(), self._clients, self._policy, event)
         except ReservationClosed as error:
             # committed: the payment is already captured, and the edit takes effect
             if error.details["status"] == ReservationStatus.COMMITTED:
@@ -147,17 +131,7 @@ class OpenEdits:
     ) -> None:
         before = order.lines
         order.apply_open_edit(self._orders.audit(delivery))
-        released = list_released_lines(before, order.lines)
-        event = OrderEdited(
-            order_id=order.order_id,
-            edit_id=payment.edit_id,
-            reservation_id=order.reservation_id,
-            merged_reservation_id=payment.reservation_id,
-            released_lines=released,
-            payment_id=order.payment_id,
-            refund=order.money(0),
-            additional_payment_ids=additional_payment_ids(order),
-        )
+        event = edited_event(order, before, payment.edit_id, payment.reservation_id)
         async with self._database.transaction() as store:
             if await store.mark_processed(delivery):
                 await store.save_applied_edit(order)
@@ -251,16 +225,3 @@ class OpenEdits:
             await self._inventory.release(ctx, event.reservation_id)
         await self._returns.end(ctx, event.payment_id, event.reason)
         await self._orders.mark_processed(delivery)
-
-
-def list_released_lines(
-    before: Iterable[OrderLine], after: Iterable[OrderLine]
-) -> tuple[FulfilledLine, ...]:
-    """Return the units that the order no longer has."""
-    quantities = {line.product_id: line.quantity for line in after}
-    fewer = ((line, line.quantity - quantities.get(line.product_id, 0)) for line in before)
-    return tuple(
-        FulfilledLine(product_id=line.product_id, quantity=units)
-        for line, units in fewer
-        if units > 0
-    )

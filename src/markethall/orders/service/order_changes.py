@@ -17,8 +17,7 @@ from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote, QuoteRequest
 from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.quotes import quote_order_lines
-from markethall.orders.service.views import to_order_view
-from markethall.orders.service.visible_orders import check_staff, get_visible_order, is_staff
+from markethall.orders.service.views import check_staff, get_visible_order, is_staff, to_order_view
 from markethall.orders.shop.domain import have_same_destination
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock

@@ -19,7 +19,6 @@ from markethall.orders.contract import (
     EditOrder,
     EditPreview,
     EditStatus,
-    OrderEdited,
     OrderEditOpened,
     OrderView,
 )
@@ -29,10 +28,9 @@ from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.checkout import ContextClients, ReservationPolicy
 from markethall.orders.service.edit_pricing import EditPrice, PricedEdit, price_edit
 from markethall.orders.service.edit_resources import EditResources
-from markethall.orders.service.open_edits import list_released_lines, start_open_edit, to_open_edit
-from markethall.orders.service.order_events import additional_payment_ids, edit_dropped_event
-from markethall.orders.service.views import to_order_view
-from markethall.orders.service.visible_orders import check_staff, get_visible_order
+from markethall.orders.service.open_edits import start_open_edit
+from markethall.orders.service.order_events import edit_dropped_event, edited_event
+from markethall.orders.service.views import check_staff, get_visible_order, to_order_view
 from markethall.payments.contract import ActivatePayments
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
@@ -162,16 +160,8 @@ class OrderEditService:
         previous_lines, previous_total = order.lines, order.total
         payment = await self._resources.replace_payment(ctx, order, priced)
         order.edit(priced.to_order_edit(payment), audit)
-        event = OrderEdited(
-            order_id=order.order_id,
-            edit_id=priced.edit_id,
-            reservation_id=order.reservation_id,
-            merged_reservation_id=reservation_id,
-            released_lines=list_released_lines(previous_lines, order.lines),
-            payment_id=order.payment_id,
-            refund=order.money(previous_total - order.total if order.is_captured else 0),
-            additional_payment_ids=additional_payment_ids(order),
-        )
+        refund = previous_total - order.total if order.is_captured else 0
+        event = edited_event(order, previous_lines, priced.edit_id, reservation_id, refund)
         async with self._database.transaction() as store:
             await store.save_edited_order(order, priced.edit_id)
             await store.publish(event, ctx)
@@ -182,9 +172,7 @@ class OrderEditService:
         if order.open_edit:
             # ReservationClosed: the handler of OrderEditOpened drops the edit
             with suppress(ReservationClosed):
-                await start_open_edit(
-                    ctx, self._clients, self._policy, to_open_edit(order.open_edit)
-                )
+                await start_open_edit(ctx, self._clients, self._policy, order.open_edit)
         else:
             activate = ActivatePayments(payment_ids=(order.payment_id,))
             await self._clients.payments.activate(ctx, activate)

@@ -14,6 +14,7 @@ from markethall.orders.contract import (
     OrderCancelled,
     OrderCompleted,
     OrderEditDropped,
+    OrderEdited,
     OrderExpired,
     OrderFulfilled,
     OrderLinesCancelled,
@@ -61,6 +62,39 @@ def edit_dropped_event(order: Order, payment: AdditionalPayment, reason: str) ->
         payment_id=payment.payment_id,
         reservation_id=payment.reservation_id,
         reason=reason,
+    )
+
+
+def edited_event(
+    order: Order,
+    lines_before: Iterable[OrderLine],
+    edit_id: UUID,
+    merged_reservation_id: UUID | None,
+    refund: int = 0,
+) -> OrderEdited:
+    """Return the event; `refund` is in minor units of the order's currency."""
+    return OrderEdited(
+        order_id=order.order_id,
+        edit_id=edit_id,
+        reservation_id=order.reservation_id,
+        merged_reservation_id=merged_reservation_id,
+        released_lines=_list_released_lines(lines_before, order.lines),
+        payment_id=order.payment_id,
+        refund=order.money(refund),
+        additional_payment_ids=additional_payment_ids(order),
+    )
+
+
+def _list_released_lines(
+    before: Iterable[OrderLine], after: Iterable[OrderLine]
+) -> tuple[FulfilledLine, ...]:
+    """Return the units that the order no longer has."""
+    quantities = {line.product_id: line.quantity for line in after}
+    fewer = ((line, line.quantity - quantities.get(line.product_id, 0)) for line in before)
+    return tuple(
+        FulfilledLine(product_id=line.product_id, quantity=units)
+        for line, units in fewer
+        if units > 0
     )
 
 

@@ -29,8 +29,7 @@ from markethall.orders.returns.contract import (
 from markethall.orders.returns.domain import Receipt, ReceiptLine, Return, ReturnLine
 from markethall.orders.service.order_events import additional_payment_ids
 from markethall.orders.service.status_waits import ChangeReportingDatabase
-from markethall.orders.service.views import to_return_view
-from markethall.orders.service.visible_orders import check_staff, get_visible_order
+from markethall.orders.service.views import check_staff, get_visible_order, to_return_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock

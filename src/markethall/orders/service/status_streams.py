@@ -20,7 +20,6 @@ from markethall.orders.contract import (
     OrderStatusEvent,
     VersionedOrderStatus,
 )
-from markethall.orders.domain import TimelineEntry
 from markethall.orders.ports import ReadStore
 from markethall.orders.service.status_waits import StatusWaits
 from markethall.shared.kernel.call_context import Actor, CallContext
@@ -109,7 +108,10 @@ class StatusStreams:
                 entries = await store.list_timeline_entries(order_id, version, _PAGE_SIZE)
         except Unavailable:
             return ()  # the stream calls this again after the next wake-up or heartbeat
-        return [_to_event(order_id, entry) for entry in entries]
+        return [
+            OrderStatusEvent(**vars(entry) | {"order_id": order_id, "updated_at": entry.at})
+            for entry in entries
+        ]
 
     async def _get_status(self, actor: Actor, order_id: UUID) -> VersionedOrderStatus | None:
         async with self._database.read_session() as store:
@@ -150,15 +152,3 @@ def _client_of(ctx: CallContext) -> str:
     if ctx.actor.user_id is None or ctx.actor.is_guest:
         return client_network(ctx.client_ip)
     return str(ctx.user_id)
-
-
-def _to_event(order_id: UUID, entry: TimelineEntry) -> OrderStatusEvent:
-    return OrderStatusEvent(
-        order_id=order_id,
-        status=entry.status,
-        payment_status=entry.payment_status,
-        fulfilment_status=entry.fulfilment_status,
-        updated_at=entry.at,
-        version=entry.version,
-        change=entry.change,
-    )

@@ -54,12 +54,7 @@ def to_discount_views(
     discounts: Sequence[AppliedDiscount], currency: str
 ) -> tuple[DiscountView, ...]:
     return tuple(
-        DiscountView(
-            promotion_id=discount.promotion_id,
-            name=discount.name,
-            code=discount.code,
-            amount=Money(amount=discount.amount, currency=currency),
-        )
+        DiscountView(**vars(discount) | money_fields(discount, ("amount",), currency))
         for discount in discounts
     )
 
