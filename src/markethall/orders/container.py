@@ -7,10 +7,9 @@ from typing import Final
 from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
-from markethall.orders.carts.contract import CartCheckouts, CartLists, CartMerges, Carts
+from markethall.orders.carts.contract import CartCheckouts, CartMerges, Carts
 from markethall.orders.carts.service import (
     CartEditor,
-    CartListService,
     CartMergeService,
     CartPolicy,
     CartPreviews,
@@ -269,10 +268,7 @@ class OrdersContainer(ContextContainer):
         clock,
     )
     carts: providers.Singleton[Carts] = singleton(
-        CartService, cart_editor, cart_previews, stored_database, cart_policy, clock
-    )
-    cart_lists: providers.Singleton[CartLists] = singleton(
-        CartListService, stored_database, cart_policy, cursors
+        CartService, cart_editor, cart_previews, cursors, clock
     )
     cart_merges: providers.Singleton[CartMerges] = singleton(
         CartMergeService, cart_editor, cart_previews, verify_access_token, stored_database, clock

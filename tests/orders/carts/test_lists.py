@@ -17,7 +17,7 @@ async def listed(
     cursor = None
     while True:
         query = CartQuery(status=status, limit=limit, cursor=cursor)
-        page = await app.container.cart_lists().list_page(ctx or app.buyer, query)
+        page = await app.container.carts().list_page(ctx or app.buyer, query)
         found += page.items
         cursor = page.next_cursor
         if cursor is None:

@@ -1,7 +1,8 @@
-"""Convert orders, their lines, timelines and fulfilments to rows and back."""
+"""Convert orders, their lines, edits, timelines and fulfilments to rows and back."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter
 from markethall.orders.carts.sql.store import address_to_json
 from markethall.orders.contract import (
     Address,
+    EditStatus,
     FulfilmentStatus,
     OrderFilters,
     OrderFulfilmentStatus,
@@ -17,16 +19,17 @@ from markethall.orders.contract import (
     OrderStatus,
 )
 from markethall.orders.domain import (
+    AdditionalPayment,
     Fulfilment,
     FulfilmentLine,
     Order,
+    OrderEdit,
     OrderLine,
     ShippingLine,
     TimelineEntry,
     split_number,
 )
 from markethall.orders.sql import statements as sql
-from markethall.orders.sql.edits import payments_from_json
 from markethall.orders.sql.tables import orders
 from markethall.orders.totals.domain import AppliedDiscount, PromotionRule, TaxLine
 from markethall.shared.kernel.lookup_key import to_lookup_key
@@ -36,26 +39,17 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-_SHIPPING_LINE: Final = TypeAdapter(ShippingLine)
+_SHIPPING_LINE: Final[TypeAdapter[ShippingLine | None]] = TypeAdapter(ShippingLine | None)
 _DISCOUNTS: Final = TypeAdapter(tuple[AppliedDiscount, ...])
 _PROMOTIONS: Final = TypeAdapter(tuple[PromotionRule, ...])
 _TAX_LINES: Final = TypeAdapter(tuple[TaxLine, ...])
+_EDIT: Final = TypeAdapter(OrderEdit)
+_PAYMENTS: Final = TypeAdapter(tuple[AdditionalPayment, ...])
 
 
-def shipping_to_json(shipping: ShippingLine | None) -> str | None:
-    return _SHIPPING_LINE.dump_json(shipping).decode() if shipping else None
-
-
-def shipping_from_json(text: str | None) -> ShippingLine | None:
-    return _SHIPPING_LINE.validate_json(text) if text else None
-
-
-def promotions_to_json(promotions: Sequence[PromotionRule]) -> str | None:
-    return _PROMOTIONS.dump_json(tuple(promotions)).decode() if promotions else None
-
-
-def promotions_from_json(text: str | None) -> tuple[PromotionRule, ...]:
-    return _PROMOTIONS.validate_json(text) if text else ()
+def _to_json(adapter: "TypeAdapter[Any]", value: Any) -> str | None:
+    """Return None for nothing, such as no shipping or no promotions."""
+    return adapter.dump_json(value).decode() if value else None
 
 
 def line_to_json(line: OrderLine) -> str | None:
@@ -121,17 +115,15 @@ def update_values(order: Order) -> dict[str, Any]:
 def to_order(row: "Record") -> Order:
     return Order(
         **{name: row[name] for name in _PLAIN_COLUMNS},
-        status=OrderStatus(row["status"]),
-        payment_status=OrderPaymentStatus(row["payment_status"]),
-        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
-        shipping_line=shipping_from_json(row["shipping_line"]),
-        promotions=promotions_from_json(row["promotions"]),
+        **_statuses(row),
+        shipping_line=_SHIPPING_LINE.validate_json(row["shipping_line"] or "null"),
+        promotions=_PROMOTIONS.validate_json(row["promotions"] or "[]"),
         shipping_address=_address_from_json(row["shipping_address"]),
         billing_address=row["billing_address"] and _address_from_json(row["billing_address"]),
         tags=tuple(row["tags"]),
         metadata=json.loads(row["metadata"]),
         lines=tuple(to_line(line) for line in json.loads(row["lines"])),
-        additional_payments=payments_from_json(row["additional_payments"]),
+        additional_payments=_payments_from_json(row["additional_payments"]),
     )
 
 
@@ -146,12 +138,47 @@ def to_line(line: Mapping[str, Any]) -> OrderLine:
 
 def to_timeline_entry(row: "Record") -> TimelineEntry:
     values = {name: row[name] for name in sql.TIMELINE_COLUMNS}
-    statuses = {
+    return TimelineEntry(**values | _statuses(row))
+
+
+def _statuses(row: "Record") -> dict[str, Any]:
+    return {
         "status": OrderStatus(row["status"]),
         "payment_status": OrderPaymentStatus(row["payment_status"]),
         "fulfilment_status": OrderFulfilmentStatus(row["fulfilment_status"]),
     }
-    return TimelineEntry(**values | statuses)
+
+
+def edit_row(
+    order: Order, edit_id: UUID, payment: AdditionalPayment | None = None
+) -> dict[str, Any]:
+    """Return the values of the columns. `payment` is None if the edit takes effect at once."""
+    edit = payment.edit if payment else None
+    return {
+        "edit_id": edit_id,
+        "order_id": order.order_id,
+        "version": order.version,
+        "total": edit.total if edit else order.total,
+        "created_at": order.updated_at,
+        "status": (payment.status if payment else EditStatus.APPLIED).value,
+        "payment_id": payment and payment.payment_id,
+        "amount": payment and payment.amount,
+        "refunded": 0,
+        "reservation_id": payment and payment.reservation_id,
+        "expires_at": payment and payment.expires_at,
+        "content": edit and _EDIT.dump_json(edit).decode(),
+    }
+
+
+def _payments_from_json(text: str | None) -> tuple[AdditionalPayment, ...]:
+    return _PAYMENTS.validate_python(
+        [
+            {("edit" if name == "content" else name): value for name, value in row.items()}
+            for row in json.loads(text)
+        ]
+        if text
+        else ()
+    )
 
 
 def to_fulfilment(row: "Record") -> Fulfilment:
@@ -169,8 +196,8 @@ def _address_from_json(text: str) -> str | Address:
 
 # encoders of the columns that are stored as JSON
 _ENCODERS: Final[Mapping[str, Callable[[Any], str | None]]] = {
-    "shipping_line": shipping_to_json,
-    "promotions": promotions_to_json,
+    "shipping_line": partial(_to_json, _SHIPPING_LINE),
+    "promotions": partial(_to_json, _PROMOTIONS),
     "shipping_address": address_to_json,
     "billing_address": address_to_json,
     "metadata": lambda metadata: json.dumps(dict(metadata)),
@@ -203,5 +230,7 @@ def filter_values(query: OrderFilters, owner_id: UUID | None) -> dict[str, Any]:
     return filters if owner_id is None else filters | {"owner_id": owner_id}
 
 
-def keyset_values(keyset: TimeKeyset) -> dict[str, Any]:
+def keyset_values(keyset: TimeKeyset | None) -> dict[str, Any]:
+    if keyset is None:
+        return {}
     return {"after_timestamp": keyset.timestamp, "after_order_id": keyset.row_id}

@@ -9,18 +9,19 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.orders.configuration.sql import (
     insert_children,
+    json_array,
     lines_as_json,
     readable_columns,
     select_page,
     unnested_rows,
 )
 from markethall.orders.invoices.sql import add_invoice
-from markethall.orders.sql.edits import select_additional_payments
 from markethall.orders.sql.tables import (
     fulfilment_lines,
     fulfilments,
     guest_owners,
     lines,
+    order_edits,
     orders,
     timeline,
 )
@@ -145,6 +146,25 @@ def _save_handled_order(*, with_invoice: bool = False) -> Statement:
     )
 
 
+def _select_additional_payments() -> "sa.ScalarSelect[Any]":
+    """Select the payments of the open edit and of the applied edits, as one JSON array."""
+    names = (
+        *("edit_id", "payment_id", "amount", "expires_at", "reservation_id", "status"),
+        *("refunded", "content"),
+    )
+    # an alias, because an outer statement may also contain the table
+    edits = order_edits.alias("payment_edit")
+    return (
+        sa.select(json_array((edits.c[name] for name in names), edits.c.version))
+        .where(
+            edits.c.order_id == orders.c.order_id,
+            edits.c.payment_id.is_not(None),
+            edits.c.status != sql_literal("dropped"),
+        )
+        .scalar_subquery()
+    )
+
+
 def select_with_lines() -> "sa.Select[Any]":
     """Select orders, each with its lines as one JSON array."""
     columns = (lines.c[name] for name in LINE_COLUMNS)
@@ -152,7 +172,7 @@ def select_with_lines() -> "sa.Select[Any]":
     return sa.select(
         *readable_columns(orders),
         lines_as_json(columns, lines.c.position, is_of_order),
-        sa.cast(select_additional_payments(), sa.Text).label("additional_payments"),
+        sa.cast(_select_additional_payments(), sa.Text).label("additional_payments"),
     )
 
 

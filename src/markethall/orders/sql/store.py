@@ -23,9 +23,9 @@ from markethall.orders.promotions.sql import SqlPromotionStore
 from markethall.orders.returns.sql import SqlReturnStore
 from markethall.orders.sql import edit_statements as edits
 from markethall.orders.sql import statements as sql
-from markethall.orders.sql.edits import edit_row
 from markethall.orders.sql.rows import (
     arrays,
+    edit_row,
     filter_values,
     keyset_values,
     line_arrays,
@@ -140,8 +140,9 @@ class SqlOrderStore(
         self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
         statement = edits.list_overdue_edits(after_keyset=after is not None)
-        keyset = keyset_values(after) if after else {}
-        rows = await self._connection.fetch_all(statement, now=now, limit=limit, **keyset)
+        rows = await self._connection.fetch_all(
+            statement, now=now, limit=limit, **keyset_values(after)
+        )
         return [to_order(row) for row in rows]
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
@@ -212,8 +213,9 @@ class SqlOrderStore(
     ) -> Sequence[Order]:
         values = filter_values(filters, owner_id)
         statement = sql.list_orders(frozenset(values), filters.sort, after_keyset=after is not None)
-        keyset = keyset_values(after) if after else {}
-        rows = await self._connection.fetch_all(statement, **values, **keyset, limit=limit)
+        rows = await self._connection.fetch_all(
+            statement, **values, **keyset_values(after), limit=limit
+        )
         return [to_order(row) for row in rows]
 
     async def list_pending_orders(
@@ -225,7 +227,7 @@ class SqlOrderStore(
             span_until=[span.until for span in created],
             now=now,
             limit=limit,
-            **(keyset_values(after) if after else {}),
+            **keyset_values(after),
         )
         return [to_order(row) for row in rows]
 

@@ -48,6 +48,12 @@ class Carts(Protocol):
         Raises TooManyCarts, OrderCurrencyMismatch; from inventory: ProductNotFound.
         """
 
+    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
+        """Return the caller's own carts, the newest first. Raises CursorInvalid.
+
+        So their owner finds them again, such as on another device.
+        """
+
     async def get(self, ctx: CallContext, cart_id: UUID) -> CartView:
         """Return the cart. A read by the owner resets the list of changes.
 
@@ -99,13 +105,6 @@ class Carts(Protocol):
 
         Raises CartNotFound.
         """
-
-
-class CartLists(Protocol):
-    """The API that lists carts, so that their owner finds them again, such as on another device."""
-
-    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
-        """Return the caller's own carts, the newest first. Raises CursorInvalid."""
 
 
 class CartMerges(Protocol):

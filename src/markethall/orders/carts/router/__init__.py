@@ -30,7 +30,6 @@ from markethall.orders.carts.router.dependencies import (
     OPTIONAL_IF_MATCH,
     PRODUCT_ERROR_CODES,
     CartCheckoutsDep,
-    CartListsDep,
     CartMergesDep,
     CartsDep,
     CheckoutPreconditionDep,
@@ -101,10 +100,10 @@ async def create_cart(
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_carts(
-    ctx: Owner, query: Annotated[CartQuery, from_query(CartQuery)], lists: CartListsDep
+    ctx: Owner, query: Annotated[CartQuery, from_query(CartQuery)], carts: CartsDep
 ) -> Response:
     """Return the carts of the caller, the newest first, without lines and prices."""
-    return json_response(await lists.list_page(ctx, query))
+    return json_response(await carts.list_page(ctx, query))
 
 
 @router.get(

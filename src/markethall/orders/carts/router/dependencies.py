@@ -7,7 +7,6 @@ from fastapi import Depends, Request, Response
 from markethall.orders.carts.contract import (
     CartCheckouts,
     CartClosed,
-    CartLists,
     CartMerges,
     CartNotFound,
     CartPrecondition,
@@ -64,7 +63,6 @@ PRODUCT_ERROR_CODES: Final[dict[int, tuple[str, ...]]] = {404: ("inventory.produ
 class Services(Protocol):
     def carts(self) -> Carts: ...
 
-    def cart_lists(self) -> CartLists: ...
     def cart_merges(self) -> CartMerges: ...
 
     def cart_checkouts(self) -> CartCheckouts: ...
@@ -72,7 +70,6 @@ class Services(Protocol):
 
 _from_orders: Final[FromContext[Services]] = FromContext("orders")
 CartsDep = Annotated[Carts, Depends(_from_orders(lambda container: container.carts()))]
-CartListsDep = Annotated[CartLists, Depends(_from_orders(lambda container: container.cart_lists()))]
 CartMergesDep = Annotated[
     CartMerges, Depends(_from_orders(lambda container: container.cart_merges()))
 ]

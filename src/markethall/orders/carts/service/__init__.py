@@ -1,6 +1,5 @@
 """The use cases of carts."""
 
-from markethall.orders.carts.service.api import CartListService as CartListService
 from markethall.orders.carts.service.api import CartService as CartService
 from markethall.orders.carts.service.editor import CartEditor as CartEditor
 from markethall.orders.carts.service.editor import CartPolicy as CartPolicy

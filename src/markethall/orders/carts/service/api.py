@@ -18,19 +18,16 @@ from markethall.orders.carts.contract import (
     CartVoucherChange,
     NewCart,
     ShippingOptionsView,
-    TooManyCarts,
 )
 from markethall.orders.carts.domain import Cart, CartLine
-from markethall.orders.carts.ports import ReadStore, Store
-from markethall.orders.carts.service.editor import CartEditor, CartPolicy, is_owner
-from markethall.orders.carts.service.previews import CartPreviews, Preview, require_offers
-from markethall.orders.carts.service.views import to_cart_summary_view, to_shipping_options_view
+from markethall.orders.carts.service.editor import CartEditor, is_owner
+from markethall.orders.carts.service.previews import CartPreviews, require_offers
+from markethall.orders.carts.service.views import to_shipping_options_view
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors, Page
-from markethall.shared.persistence.database import Database, ReadDatabase
 
 
 class CartService:
@@ -40,14 +37,12 @@ class CartService:
         self,
         editor: CartEditor,
         previews: CartPreviews,
-        database: Database[ReadStore, Store],
-        policy: CartPolicy,
+        cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._editor = editor
         self._previews = previews
-        self._database = database
-        self._policy = policy
+        self._cursors = cursors
         self._clock = clock
 
     async def create(
@@ -62,7 +57,7 @@ class CartService:
         cart = self._new_cart(ctx, command, attempt.id, tuple(lines))
         preview = await self._previews.price_cart(cart, offers)
         preview.require_currency()
-        return await self._insert(cart, preview, attempt)
+        return await self._editor.add(cart, preview, attempt)
 
     def _new_cart(
         self, ctx: CallContext, command: NewCart, cart_id: UUID, lines: tuple[CartLine, ...]
@@ -78,18 +73,11 @@ class CartService:
             **_given_fields(command),
         )
 
-    async def _insert(self, cart: Cart, preview: Preview, attempt: IdempotentCommand) -> CartView:
-        async with self._database.transaction() as store:
-            cart = await _follow_claim(store, cart)
-            await store.lock_cart_owner(cart.user_id)
-            existing = await store.get_cart(cart.cart_id)
-            if existing is None:
-                if await store.count_open_carts(cart.user_id) >= self._policy.max_open_carts:
-                    raise TooManyCarts(limit=self._policy.max_open_carts)
-                await store.add_cart(cart)
-            view = self._editor.view(existing or cart, preview)
-            await store.store_response(attempt, view)
-        return view
+    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
+        listing = f"carts {ctx.user_id} {query.status}"
+        after = self._cursors.decode(listing, query.cursor, _CART_ID)
+        views = await self._editor.list_own(ctx, query.status, after, query.limit + 1)
+        return self._cursors.build_page(listing, views, query.limit, lambda view: view.cart_id)
 
     async def get(self, ctx: CallContext, cart_id: UUID) -> CartView:
         cart = await self._editor.read(ctx, cart_id)
@@ -180,18 +168,6 @@ class CartService:
         return changed.version
 
 
-async def _follow_claim(store: Store, cart: Cart) -> Cart:
-    """Return the cart. If a user has claimed the guest who owned it, set this user as the owner.
-
-    The row lock serializes this transaction and the handler of the claim. Either the handler waits
-    for this commit and then finds the cart, or this transaction finds the claim.
-    """
-    if not cart.is_guest:
-        return cart
-    user_id = await store.get_guest_owner_for_update(cart.user_id)
-    return cart.claimed_by(user_id) if user_id else cart
-
-
 def _given_fields(change: CartChange) -> dict[str, Any]:
     """Return the fields of a cart that the request contains."""
     names = change.model_fields_set - {"lines"}
@@ -202,22 +178,3 @@ def _given_fields(change: CartChange) -> dict[str, Any]:
 
 
 _CART_ID: Final = TypeAdapter(UUID)
-
-
-class CartListService:
-    """Implementation of `CartLists`."""
-
-    def __init__(
-        self, database: ReadDatabase[ReadStore], policy: CartPolicy, cursors: Cursors
-    ) -> None:
-        self._database = database
-        self._policy = policy
-        self._cursors = cursors
-
-    async def list_page(self, ctx: CallContext, query: CartQuery) -> Page[CartSummaryView]:
-        listing = f"carts {ctx.user_id} {query.status}"
-        after = self._cursors.decode(listing, query.cursor, _CART_ID)
-        async with self._database.read_session() as store:
-            carts = await store.list_carts(ctx.user_id, query.status, after, query.limit + 1)
-        views = [to_cart_summary_view(cart, self._policy.expires_at(cart)) for cart in carts]
-        return self._cursors.build_page(listing, views, query.limit, lambda view: view.cart_id)

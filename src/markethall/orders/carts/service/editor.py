@@ -9,13 +9,16 @@ from markethall.orders.carts.contract import (
     CartNotFound,
     CartPrecondition,
     CartStatus,
+    CartSummaryView,
     CartView,
     LineChangeView,
+    TooManyCarts,
 )
 from markethall.orders.carts.domain import Cart
 from markethall.orders.carts.ports import ReadStore, Store
 from markethall.orders.carts.service.previews import Preview
-from markethall.orders.carts.service.views import to_cart_view
+from markethall.orders.carts.service.views import to_cart_summary_view, to_cart_view
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import PreconditionRequired
 from markethall.shared.kernel.etags import check_expected_version
@@ -73,6 +76,27 @@ class CartEditor:
         async with self._database.read_session() as store:
             return await get_visible_cart(store, ctx, cart_id)
 
+    async def add(self, cart: Cart, preview: Preview, attempt: IdempotentCommand) -> CartView:
+        """Add a new cart, and store the response. Raises TooManyCarts."""
+        async with self._database.transaction() as store:
+            cart = await _follow_claim(store, cart)
+            await store.lock_cart_owner(cart.user_id)
+            existing = await store.get_cart(cart.cart_id)
+            if existing is None:
+                if await store.count_open_carts(cart.user_id) >= self._policy.max_open_carts:
+                    raise TooManyCarts(limit=self._policy.max_open_carts)
+                await store.add_cart(cart)
+            view = self.view(existing or cart, preview)
+            await store.store_response(attempt, view)
+        return view
+
+    async def list_own(
+        self, ctx: CallContext, status: CartStatus | None, after: UUID | None, limit: int
+    ) -> list[CartSummaryView]:
+        async with self._database.read_session() as store:
+            carts = await store.list_carts(ctx.user_id, status, after, limit)
+        return [to_cart_summary_view(cart, self._policy.expires_at(cart)) for cart in carts]
+
     async def read_for_change(
         self, ctx: CallContext, cart_id: UUID, precondition: CartPrecondition
     ) -> Cart:
@@ -104,3 +128,15 @@ class CartEditor:
     ) -> CartView:
         shown = changes if cart.status is CartStatus.OPEN else ()
         return to_cart_view(cart, preview, shown, self._policy.expires_at(cart))
+
+
+async def _follow_claim(store: Store, cart: Cart) -> Cart:
+    """Return the cart. If a user has claimed the guest who owned it, set this user as the owner.
+
+    The row lock serializes this transaction and the handler of the claim. Either the handler waits
+    for this commit and then finds the cart, or this transaction finds the claim.
+    """
+    if not cart.is_guest:
+        return cart
+    user_id = await store.get_guest_owner_for_update(cart.user_id)
+    return cart.claimed_by(user_id) if user_id else cart
