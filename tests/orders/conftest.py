@@ -22,7 +22,7 @@ from markethall.orders.contract import (
     PlaceOrder,
     TimelineView,
 )
-from markethall.orders.service import OrderEventHandlers
+from markethall.orders.service.event_handlers import OrderEventHandlers
 from markethall.orders.settings import OrdersSettings
 from markethall.payments.remote import GuardedPayments
 from markethall.shared.composition.context_persistence import ContextPersistence

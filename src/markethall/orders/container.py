@@ -8,14 +8,11 @@ from dependency_injector import providers
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.carts.contract import CartCheckouts, CartMerges, Carts
-from markethall.orders.carts.service import (
-    CartEditor,
-    CartMergeService,
-    CartPolicy,
-    CartPreviews,
-    CartService,
-    ExpiredCartsJob,
-)
+from markethall.orders.carts.service.api import CartService
+from markethall.orders.carts.service.editor import CartEditor, CartPolicy
+from markethall.orders.carts.service.jobs import ExpiredCartsJob
+from markethall.orders.carts.service.merges import CartMergeService
+from markethall.orders.carts.service.previews import CartPreviews
 from markethall.orders.configuration.service import ConfigurationCache, ItemService
 from markethall.orders.contract import (
     Fulfilments,
@@ -34,30 +31,24 @@ from markethall.orders.pricing.service import Pricing
 from markethall.orders.promotions.contract import Promotions
 from markethall.orders.promotions.service import PromotionFinder, PromotionService
 from markethall.orders.returns.contract import Returns
-from markethall.orders.service import (
-    Checkout,
-    ContextClients,
-    OrderEventHandlers,
-    OrderIntegrity,
-    OrderService,
-    PaymentDeadlines,
-    PendingOrdersJob,
-    ReservationPolicy,
-)
+from markethall.orders.service.api import OrderService
 from markethall.orders.service.cart_checkouts import CartCheckoutService
+from markethall.orders.service.checkout import Checkout, ContextClients, ReservationPolicy
 from markethall.orders.service.draft_orders import DraftOrderService, DraftPlacer
-from markethall.orders.service.event_handlers import DelegatedEvents
+from markethall.orders.service.event_handlers import DelegatedEvents, OrderEventHandlers
 from markethall.orders.service.export_orders import OrderExporter
 from markethall.orders.service.fulfilments import FulfilmentService
 from markethall.orders.service.guest_orders import GuestOrders
 from markethall.orders.service.handled_orders import HandledOrders
+from markethall.orders.service.integrity import OrderIntegrity
 from markethall.orders.service.invoices import InvoiceDrafts, InvoiceService
-from markethall.orders.service.jobs import OverdueEditsJob
+from markethall.orders.service.jobs import OverdueEditsJob, PendingOrdersJob
 from markethall.orders.service.open_edits import OpenEdits
 from markethall.orders.service.order_changes import OrderChangeService
 from markethall.orders.service.order_edits import OrderEditService
 from markethall.orders.service.order_events import ORDER_COUNTERS
 from markethall.orders.service.order_lookups import OrderLinks, OrderLookupService
+from markethall.orders.service.payment_changes import PaymentDeadlines
 from markethall.orders.service.returns import ReturnService
 from markethall.orders.service.settlements import ReturnSettlements
 from markethall.orders.service.status_streams import StatusStreams, StreamLimits

@@ -10,7 +10,6 @@ from markethall.orders.contract import EditStatus, OrderFilters, VersionedOrderS
 from markethall.orders.domain import AdditionalPayment, Fulfilment, Order, TimelineEntry, TimeSpan
 from markethall.orders.domain.integrity import OrderedCart, OrderLink, OrderSums
 from markethall.orders.domain.promotion_integrity import DiscountedOrderFacts, PromotionCounts
-from markethall.orders.domain.promotion_uses import build_redemption, find_use_change
 from markethall.orders.domain.return_integrity import ReturnedLine
 from markethall.orders.drafts import ports as drafts
 from markethall.orders.invoices import ports as invoices
@@ -130,9 +129,6 @@ class Store(
     async def save_applied_edit(self, order: Order) -> None:
         """Update the order with its lines and amounts, and its edits. Raises ConcurrentUpdate."""
 
-    async def get_guest_owner_for_update(self, guest_id: UUID) -> UUID | None:
-        """Return the user who has claimed the guest, or None; lock the guest until the commit."""
-
     async def set_guest_owner(self, guest_id: UUID, user_id: UUID) -> None:
         """Store that the user has claimed the guest, and lock the guest until the commit."""
 
@@ -200,7 +196,7 @@ async def follow_promotions(store: promotions.Store, order: Order) -> None:
 
     Raises RedemptionFailed.
     """
-    match find_use_change(order):
+    match order.use_change:
         case "cancelled" | "expired":
             await store.give_back_promotions(order.order_id)
         case "edited":
@@ -208,6 +204,6 @@ async def follow_promotions(store: promotions.Store, order: Order) -> None:
             kept = [discount.promotion_id for discount in order.discounts]
             await store.give_back_promotions(order.order_id, kept)
         case "revived":
-            await store.redeem_promotions(build_redemption(order, is_reinstatement=True))
+            await store.redeem_promotions(order.to_redemption(is_reinstatement=True))
         case "claimed":
             await store.move_promotion_uses(order.order_id, order.user_id)

@@ -6,7 +6,7 @@ from markethall.orders.carts.contract import CartNotFound
 from markethall.orders.carts.domain import Cart
 from markethall.orders.contract import OrderLineRequest, OrderView, PlaceOrder
 from markethall.orders.domain import AuditInfo
-from markethall.orders.service import Checkout
+from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.checkout_parts import CartSource, DraftSource
 from markethall.orders.service.quotes import quote_request
 from markethall.payments.contract import OpenPayment, PaymentSummary

@@ -14,7 +14,7 @@ from markethall.app import Gateway
 from markethall.container import ApplicationContainer
 from markethall.inventory.sql import STATEMENTS as INVENTORY_STATEMENTS
 from markethall.inventory.sql import TrigramSupport
-from markethall.orders.service import Checkout
+from markethall.orders.service.checkout import Checkout
 from markethall.orders.sql import STATEMENTS as ORDERS_STATEMENTS
 from markethall.secret_keys import load_or_create_secrets
 from markethall.server import GracefulServer, listen_sockets, server_config

@@ -14,7 +14,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import Order
 from markethall.orders.memory import MemoryOrderStore, Tables
-from markethall.orders.service import OrderEventHandlers
+from markethall.orders.service.event_handlers import OrderEventHandlers
 from markethall.orders.service.order_events import ORDER_COUNTERS
 from markethall.shared.composition.memory import build_memory_persistence
 from markethall.shared.composition.providers import singleton

@@ -15,6 +15,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain.order_edit import AdditionalPayment
 from markethall.orders.domain.order_line import OrderLine, ShippingLine
+from markethall.orders.promotions.domain import Redemption
 from markethall.orders.shop.contract import DEFAULT_NUMBER_PREFIX
 from markethall.orders.totals.domain import (
     AppliedDiscount,
@@ -41,6 +42,8 @@ PAYMENT_STATUSES: Final[Mapping[str, OrderPaymentStatus]] = {
 }
 # statuses of a payment that has ended without money
 ENDED_PAYMENT_STATUSES: Final = frozenset({"voided", "cancelled", "expired"})
+# changes of an order after which the uses of its promotions change
+_USE_CHANGES: Final = frozenset({"cancelled", "expired", "edited", "revived", "claimed"})
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,25 @@ class OrderState:
     def has_changed(self) -> bool:
         """Whether this object has changes that are not stored."""
         return bool(self.pending_timeline_entries)
+
+    @property
+    def use_change(self) -> str | None:
+        """The pending change of the order that changes the uses of its promotions, or None."""
+        changes = (entry.change for entry in self.pending_timeline_entries)
+        change = next((change for change in changes if change in _USE_CHANGES), None)
+        # an edit may have dropped the last discount
+        may_have_uses = self.promotions if change == "edited" else self.discounts
+        return change if may_have_uses else None
+
+    def to_redemption(self, *, is_reinstatement: bool = False) -> Redemption:
+        """Build the redemption of the promotions whose discounts the order has."""
+        return Redemption(
+            order_id=self.order_id,
+            customer_id=self.user_id,
+            promotion_ids=tuple(discount.promotion_id for discount in self.discounts),
+            at=self.updated_at,
+            is_reinstatement=is_reinstatement,
+        )
 
     @property
     def open_edit(self) -> AdditionalPayment | None:

@@ -22,7 +22,6 @@ from markethall.inventory.contract import (
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderView, PlaceOrder, TotalChanged
 from markethall.orders.domain import ENDED_PAYMENT_STATUSES, AuditInfo, Order
-from markethall.orders.domain.promotion_uses import build_redemption
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.service import Pricing
@@ -336,5 +335,5 @@ async def _add_or_get(store: Store, ctx: CallContext, order: Order) -> Order:
     order.number = number
     if order.discounts:
         # last, because other orders with these promotions wait until the commit
-        await store.redeem_promotions(build_redemption(order))
+        await store.redeem_promotions(order.to_redemption())
     return order

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from markethall.orders.carts.contract import ReadinessProblem
 from markethall.orders.carts.domain import find_unavailable_lines, pricing_problem
-from markethall.orders.carts.service import CartPreviews
+from markethall.orders.carts.service.previews import CartPreviews
 from markethall.orders.configuration.domain import apply_merge_patch
 from markethall.orders.contract import OrderView
 from markethall.orders.drafts.contract import (

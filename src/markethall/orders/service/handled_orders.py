@@ -9,7 +9,6 @@ from uuid import UUID
 from markethall.orders.configuration.ports import retry_on_conflict
 from markethall.orders.contract import OrderStatus
 from markethall.orders.domain import AuditInfo, Order
-from markethall.orders.domain.promotion_uses import find_use_change
 from markethall.orders.ports import ReadStore, Store
 from markethall.orders.service.invoices import InvoiceDrafts
 from markethall.orders.service.order_events import cancelled_event
@@ -89,7 +88,7 @@ class HandledOrders:
         """
         invoice = await self._invoices.draft_if_paid(order, events)
         # another statement updates the uses of promotions and the edits
-        needs_transaction = find_use_change(order) is not None or bool(order.additional_payments)
+        needs_transaction = order.use_change is not None or bool(order.additional_payments)
         database = self._database
         async with database.transaction() if needs_transaction else database.autocommit() as store:
             if order.has_changed or events:

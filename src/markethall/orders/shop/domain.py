@@ -24,9 +24,8 @@ def choose_currency(requested: str | None, settings: ShopSettings) -> str | None
 
 def home_destination(settings: ShopSettings) -> Destination | None:
     """Return the place of the shop: its address, or its only country. None if it has neither."""
-    address = settings.address
-    if isinstance(address, Address):
-        return Destination(address.country, address.region, address.postal_code)
+    if known := _known_destination(settings.address or ""):
+        return known
     return Destination(settings.countries[0]) if len(settings.countries) == 1 else None
 
 
@@ -36,12 +35,13 @@ def find_destination(settings: ShopSettings, address: AnyAddress) -> Destination
     An address that is free text has no country, so the country of the shop is assumed. Raises
     CountryNotServed.
     """
-    if not isinstance(address, Address):
+    destination = _known_destination(address)
+    if destination is None:
         home = home_destination(settings)
         return Destination(home.country if home else None)
-    if settings.countries and address.country not in settings.countries:
-        raise CountryNotServed(country=address.country, countries=list(settings.countries))
-    return Destination(address.country, address.region, address.postal_code)
+    if settings.countries and destination.country not in settings.countries:
+        raise CountryNotServed(country=destination.country, countries=list(settings.countries))
+    return destination
 
 
 def have_same_destination(first: AnyAddress, second: AnyAddress) -> bool:

@@ -176,29 +176,34 @@ class LineBreakdown:
 
 
 @dataclass(frozen=True)
-class Breakdown:
+class OrderParts:
+    """The lines and the shipping of an order."""
+
+    lines: tuple[LineBreakdown, ...]
+    shipping_line: LineBreakdown | None = None
+
+    @property
+    def parts(self) -> tuple[LineBreakdown, ...]:
+        return (*self.lines, self.shipping_line) if self.shipping_line else self.lines
+
+    @property
+    def discount(self) -> int:
+        return sum(part.discount for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Breakdown(OrderParts):
     """The total of an order and all its parts: total = subtotal - discount + shipping + tax.
 
     `shipping` is the price of shipping before discounts, so `discount` contains its discounts too.
     """
 
-    lines: tuple[LineBreakdown, ...]
-    shipping_line: LineBreakdown | None = None
     shipping_charge: ShippingCharge | None = None
     prices_include_tax: bool = False
 
     @property
-    def parts(self) -> tuple[LineBreakdown, ...]:
-        """The lines and the shipping."""
-        return (*self.lines, self.shipping_line) if self.shipping_line else self.lines
-
-    @property
     def subtotal(self) -> int:
         return sum(line.subtotal for line in self.lines)
-
-    @property
-    def discount(self) -> int:
-        return sum(part.discount for part in self.parts)
 
     @property
     def shipping(self) -> int:

@@ -13,6 +13,7 @@ from markethall.orders.totals.domain.breakdown import (
     SHIPPING_KEY,
     AppliedDiscount,
     LineBreakdown,
+    OrderParts,
     PricedLine,
     ShippingCharge,
     round_half_even,
@@ -78,20 +79,8 @@ class PromotionRule:
 
 
 @dataclass(frozen=True)
-class DiscountedOrder:
+class DiscountedOrder(OrderParts):
     """The lines and the shipping after all promotions, without taxes. Lines are sorted by key."""
-
-    lines: tuple[LineBreakdown, ...]
-    shipping_line: LineBreakdown | None
-
-    @property
-    def parts(self) -> tuple[LineBreakdown, ...]:
-        """The lines and the shipping."""
-        return (*self.lines, self.shipping_line) if self.shipping_line else self.lines
-
-    @property
-    def discount(self) -> int:
-        return sum(part.discount for part in self.parts)
 
     @property
     def promotion_ids(self) -> frozenset[UUID]:
