@@ -6,7 +6,7 @@ up.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from markethall.inventory.contract import Inventory, OutOfStock, ProductOffer
@@ -18,13 +18,14 @@ from markethall.orders.contract import (
     TotalChanged,
 )
 from markethall.orders.domain import NewPayment, Order, OrderEdit, OrderLine
-from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
+from markethall.orders.pricing.domain import Quote, QuotedLine
 from markethall.orders.pricing.service import Pricing
 from markethall.orders.service.quotes import (
     build_line,
     build_shipping_line,
     list_offers,
     quoted_line,
+    requote_request,
 )
 from markethall.orders.service.views import to_line_view
 from markethall.orders.totals.domain import Breakdown
@@ -115,30 +116,20 @@ class EditPrice:
 
 
 @dataclass(frozen=True)
-class PricedEdit:
+class PricedEdit(EditPrice):
     """An edit that is priced, but has no reservation and no payment yet."""
 
     edit_id: UUID
-    price: EditPrice
-
-    @property
-    def total(self) -> Money:
-        return self.price.total
-
-    @property
-    def raised(self) -> Mapping[UUID, int]:
-        """By product, the number of units by which the edit raises the quantity."""
-        return self.price.lines.raised
 
     def derive_id(self, order: Order, kind: str) -> UUID:
         """Derive an id that is the same in all attempts for this version of the order."""
         return derive_uuid7(self.edit_id, f"{kind} {order.version}")
 
     def to_order_edit(self, payment: NewPayment | None = None) -> OrderEdit:
-        breakdown = self.price.quote.breakdown
+        breakdown = self.quote.breakdown
         return OrderEdit(
             edit_id=self.edit_id,
-            lines=self.price.to_order_lines(),
+            lines=self.to_order_lines(),
             shipping_line=build_shipping_line(breakdown),
             discount=breakdown.discount,
             shipping=breakdown.shipping,
@@ -155,16 +146,8 @@ async def price_edit(
     quantities = _new_quantities(order, command)
     offers = await list_offers(inventory, ctx, list(quantities), order.currency)
     lines = EditedLines(order.currency, order.reservation_id, order.lines, quantities, offers)
-    quote = await pricing.quote(
-        QuoteRequest(
-            customer_id=order.user_id,
-            lines=lines.to_quoted_lines(),
-            shipping_address=order.shipping_address,
-            currency=order.currency,
-            shipping_method=order.shipping_line.code if order.shipping_line else None,
-            promotions=order.applied_promotions,
-        )
-    )
+    request = requote_request(order, lines.to_quoted_lines(), order.shipping_address)
+    quote = await pricing.quote(replace(request, promotions=order.applied_promotions))
     _check_amounts(order, command, quote)
     return EditPrice(lines, quote)
 

@@ -53,7 +53,7 @@ class EditResources:
         If the edit is rejected, or the order has changed, release the new reservation. Keep it if a
         retry with the same key may succeed, or if a concurrent attempt has saved the edit.
         """
-        if not priced.raised:
+        if not priced.lines.raised:
             yield None
             return
         reservation_id = priced.derive_id(order, "reservation")
@@ -76,7 +76,7 @@ class EditResources:
         """Raises ProductNotFound, OutOfStock, ReservationClosed."""
         lines = (
             RequestedLine(product_id=product_id, quantity=quantity)
-            for product_id, quantity in priced.raised.items()
+            for product_id, quantity in priced.lines.raised.items()
         )
         command = Reserve(
             reservation_id=reservation_id,

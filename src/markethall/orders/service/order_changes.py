@@ -14,9 +14,9 @@ from markethall.orders.contract import (
 )
 from markethall.orders.domain import AuditInfo, Order, allowed_commands
 from markethall.orders.ports import ReadStore, Store
-from markethall.orders.pricing.domain import Quote, QuoteRequest
+from markethall.orders.pricing.domain import Quote
 from markethall.orders.pricing.service import Pricing
-from markethall.orders.service.quotes import quote_order_lines
+from markethall.orders.service.quotes import quote_order_lines, requote_request
 from markethall.orders.service.views import check_staff, get_visible_order, is_staff, to_order_view
 from markethall.orders.shop.domain import have_same_destination
 from markethall.shared.kernel.call_context import CallContext
@@ -83,15 +83,7 @@ class OrderChangeService:
         lines = await quote_order_lines(self._inventory, ctx, order)
 
         async def quote(address: str | Address) -> Quote:
-            return await self._pricing.quote(
-                QuoteRequest(
-                    customer_id=order.user_id,
-                    lines=lines,
-                    shipping_address=address,
-                    currency=order.currency,
-                    shipping_method=order.shipping_line.code if order.shipping_line else None,
-                )
-            )
+            return await self._pricing.quote(requote_request(order, lines, address))
 
         before, after = await quote(previous), await quote(order.shipping_address)
         if before.breakdown != after.breakdown:

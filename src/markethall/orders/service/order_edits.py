@@ -105,7 +105,8 @@ class OrderEditService:
         self, ctx: CallContext, order: Order, command: EditOrder, edit_id: UUID
     ) -> None:
         """Raises ConcurrentUpdate if the order has changed meanwhile."""
-        priced = PricedEdit(edit_id, await self._price(ctx, order, command))
+        price = await self._price(ctx, order, command)
+        priced = PricedEdit(price.lines, price.quote, edit_id)
         audit = AuditInfo(ctx.actor.audit_name, self._clock(), command.reason or "")
         async with self._resources.reserved(ctx, order, priced) as reservation_id:
             if order.is_paid and priced.total.amount > order.total:

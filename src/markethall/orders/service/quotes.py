@@ -12,7 +12,13 @@ from markethall.inventory.contract import (
     ReservationLineView,
     ReservationView,
 )
-from markethall.orders.contract import FulfilledLine, OrderLineRequest, PlaceOrder, TotalChanged
+from markethall.orders.contract import (
+    Address,
+    FulfilledLine,
+    OrderLineRequest,
+    PlaceOrder,
+    TotalChanged,
+)
 from markethall.orders.domain import Order, OrderLine, ShippingLine
 from markethall.orders.pricing.domain import Quote, QuotedLine, QuoteRequest
 from markethall.orders.totals.domain import Breakdown, LineBreakdown
@@ -105,6 +111,19 @@ def quoted_line(
 
 def _line_id(reservation_id: UUID, line: ReservationLineView) -> UUID:
     return derive_uuid7(reservation_id, f"line {line.product_id}")
+
+
+def requote_request(
+    order: Order, lines: tuple[QuotedLine, ...], shipping_address: str | Address
+) -> QuoteRequest:
+    """Build the request for a new price of an existing order."""
+    return QuoteRequest(
+        customer_id=order.user_id,
+        lines=lines,
+        shipping_address=shipping_address,
+        currency=order.currency,
+        shipping_method=order.shipping_line.code if order.shipping_line else None,
+    )
 
 
 async def quote_order_lines(

@@ -11,12 +11,6 @@ from markethall.orders.carts.contract.commands import CartVoucherChange as CartV
 from markethall.orders.carts.contract.commands import CheckOutCart as CheckOutCart
 from markethall.orders.carts.contract.commands import MergeCart as MergeCart
 from markethall.orders.carts.contract.commands import NewCart as NewCart
-from markethall.orders.carts.contract.errors import CartChanged as CartChanged
-from markethall.orders.carts.contract.errors import CartClosed as CartClosed
-from markethall.orders.carts.contract.errors import CartNotFound as CartNotFound
-from markethall.orders.carts.contract.errors import CartNotReady as CartNotReady
-from markethall.orders.carts.contract.errors import TooManyCartLines as TooManyCartLines
-from markethall.orders.carts.contract.errors import TooManyCarts as TooManyCarts
 from markethall.orders.carts.contract.views import CartLineView as CartLineView
 from markethall.orders.carts.contract.views import CartStatus as CartStatus
 from markethall.orders.carts.contract.views import CartSummaryView as CartSummaryView
@@ -29,7 +23,62 @@ from markethall.orders.carts.contract.views import ShippingOptionView as Shippin
 from markethall.orders.contract import OrderView
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.pagination import Page
+
+
+class CartNotFound(DomainError):
+    """The cart does not exist or the caller may not see it. Details: cart_id."""
+
+    code = "orders.cart_not_found"
+    status = 404
+    title = "There is no such cart"
+
+
+class CartClosed(DomainError):
+    """The cart is checked out or merged, so it cannot change.
+
+    Details: cart_id, status, order_id (of a checked out cart), merged_into (of a merged cart).
+    """
+
+    code = "orders.cart_closed"
+    status = 409
+    title = "The cart is closed"
+
+
+class CartChanged(DomainError):
+    """The cart was changed during its checkout, so nothing was ordered. Details: cart_id.
+
+    Read the cart, then check it out with another idempotency key.
+    """
+
+    code = "orders.cart_changed"
+    status = 409
+    title = "The cart was changed during the checkout"
+
+
+class CartNotReady(DomainError):
+    """The cart is not ready for checkout. Details: readiness (each with code, field, message)."""
+
+    code = "orders.cart_not_ready"
+    status = 409
+    title = "The cart is not ready for checkout"
+
+
+class TooManyCartLines(DomainError):
+    """The cart would have too many lines. Details: limit."""
+
+    code = "orders.too_many_cart_lines"
+    status = 409
+    title = "The cart has too many lines"
+
+
+class TooManyCarts(DomainError):
+    """The owner has too many open carts. Details: limit."""
+
+    code = "orders.too_many_carts"
+    status = 409
+    title = "Too many of your carts are open"
 
 
 class Carts(Protocol):
