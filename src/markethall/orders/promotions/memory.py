@@ -76,7 +76,7 @@ class MemoryPromotionStore(MemoryConfigurationStore, ABC):
                 and query.is_active in {None, promotion.fields.is_active}
             )
         )
-        return sort_page(promotions, _id_of, after, query.limit + 1)
+        return sort_page(promotions, lambda one: one.promotion_id, after, query.limit + 1)
 
     async def get_customer_history(
         self, customer_id: UUID, code_key: str | None
@@ -217,7 +217,3 @@ def _to_item(promotion: Promotion) -> ConfigurationItem:
         version=promotion.version,
         created_at=promotion.created_at,
     )
-
-
-def _id_of(promotion: Promotion) -> UUID:
-    return promotion.promotion_id

@@ -31,7 +31,6 @@ from markethall.orders.promotions.domain import (
     voucher_key,
 )
 from markethall.orders.promotions.ports import ReadStore, Store
-from markethall.orders.totals.domain import PromotionRule
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -69,7 +68,7 @@ class PromotionService:
         async with self._database.read_session() as store:
             promotions = await store.list_promotions(query, after)
         views = [to_view(promotion) for promotion in promotions]
-        return self._cursors.build_page(listing, views, query.limit, _id_of)
+        return self._cursors.build_page(listing, views, query.limit, lambda view: view.promotion_id)
 
     async def create(
         self, ctx: CallContext, fields: NewPromotion, attempt: IdempotentCommand
@@ -162,10 +161,6 @@ def _require(promotion: Promotion | None, promotion_id: UUID) -> Promotion:
     return promotion
 
 
-def _id_of(view: PromotionView) -> UUID:
-    return view.promotion_id
-
-
 _NO_HISTORY: Final = CustomerHistory()
 
 
@@ -197,8 +192,10 @@ class PromotionFinder:
             if find_problem(promotion, request, history, now) is None
         ]
         voucher = _check_voucher(request, history, now)
+        chosen = [*usable, voucher] if voucher else usable
+        rules = (promotion.to_rule(request.currency) for promotion in chosen)
         return ApplicablePromotions(
-            rules=tuple(_rules([*usable, voucher] if voucher else usable, request.currency)),
+            rules=tuple(rule for rule in rules if rule),
             voucher_id=voucher.promotion_id if voucher else None,
             voucher_code=request.voucher_code,
         )
@@ -234,8 +231,3 @@ def _check_voucher(
     if problem := find_problem(history.voucher, request, history, now):
         raise voucher_error(request.voucher_code, problem)
     return history.voucher
-
-
-def _rules(promotions: Sequence[Promotion], currency: str) -> list[PromotionRule]:
-    rules = (promotion.to_rule(currency) for promotion in promotions)
-    return [rule for rule in rules if rule]

@@ -66,7 +66,9 @@ class OrderService:
         async with self._database.read_session() as store:
             orders = await store.list_orders(query, owner_id, after, query.limit + 1)
         views = [to_order_view(order, for_staff=is_staff(ctx)) for order in orders]
-        return self._cursors.build_page(listing, views, query.limit, _order_keyset)
+        return self._cursors.build_page(
+            listing, views, query.limit, lambda view: TimeKeyset(view.created_at, view.order_id)
+        )
 
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> VersionedOrderStatus:
         async with self._database.read_session() as store:
@@ -142,10 +144,6 @@ class OrderService:
     async def count(self) -> int:
         async with self._database.read_session() as store:
             return await store.count()
-
-
-def _order_keyset(order: OrderView) -> TimeKeyset:
-    return TimeKeyset(order.created_at, order.order_id)
 
 
 def _is_news(found: VersionedOrderStatus, is_known: Callable[[int], bool] | None) -> bool:

@@ -41,7 +41,8 @@ class CartCheckoutService:
         precondition: CartPrecondition,
         attempt: IdempotentCommand,
     ) -> OrderView:
-        cart = await self._read(ctx, cart_id)
+        async with self._database.read_session() as store:
+            cart = await get_own_cart(store, ctx, cart_id)
         # if the ids are equal, an earlier attempt has placed the order
         if cart.order_id != attempt.id:
             check_precondition(ctx, cart, precondition)
@@ -58,10 +59,6 @@ class CartCheckoutService:
             # CartClosed
             await self._require_open(ctx, cart_id)
             raise
-
-    async def _read(self, ctx: CallContext, cart_id: UUID) -> Cart:
-        async with self._database.read_session() as store:
-            return await get_own_cart(store, ctx, cart_id)
 
     async def _require_open(self, ctx: CallContext, cart_id: UUID) -> None:
         """Raises CartClosed."""

@@ -83,7 +83,9 @@ class EditedLines:
         return quoted_line(line.line_id, offer, price, quantity)
 
     def to_order_lines(self, breakdown: Breakdown) -> tuple[OrderLine, ...]:
-        products = dict(zip(map(_line_id, self.to_quoted_lines()), self.quantities, strict=True))
+        products = dict(
+            zip((line.line_id for line in self.to_quoted_lines()), self.quantities, strict=True)
+        )
         previous = self._previous
         return tuple(
             build_line(part, previous.get(product_id) or self.offers[product_id])
@@ -173,7 +175,3 @@ def _check_amounts(order: Order, command: EditOrder, quote: Quote) -> None:
     if order.is_paid and quote.total.amount > order.total and not order.is_captured:
         paid = order.money(order.total)
         raise EditNeedsCapture(total=quote.total.model_dump(), paid=paid.model_dump())
-
-
-def _line_id(line: QuotedLine) -> UUID:
-    return line.line_id

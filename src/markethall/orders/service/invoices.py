@@ -88,7 +88,9 @@ def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
             for line in order.lines
         ),
         discounts=tuple(
-            InvoiceAmount(name=_discount_name(each.name, each.code), amount=each.amount)
+            InvoiceAmount(
+                name=f"{each.name} ({each.code})" if each.code else each.name, amount=each.amount
+            )
             for each in order.discounts
         ),
         shipping=InvoiceAmount(name=shipping.name, amount=order.shipping) if shipping else None,
@@ -98,10 +100,6 @@ def build_document(order: Order, shop: ShopSettings) -> InvoiceDocument:
         included_tax=order.included_tax,
         total=order.total,
     )
-
-
-def _discount_name(name: str, code: str | None) -> str:
-    return f"{name} ({code})" if code else name
 
 
 def _sum_taxes(order: Order) -> tuple[InvoiceTax, ...]:

@@ -161,7 +161,7 @@ class ReturnSettlements:
             return 0
         command = RefundPayment(
             payment_id=event.payment_id,
-            refund_id=refund_id_of(event.return_id),
+            refund_id=derive_uuid7(event.return_id, "refund"),
             amount=event.refund,
             reason="return",
         )
@@ -189,7 +189,3 @@ class ReturnSettlements:
                 actor = delivery.call_context().actor.audit_name
                 order.record_return("return_refund_reduced", AuditInfo(actor, now, reason))
                 await store.save_order(order)
-
-
-def refund_id_of(return_id: UUID) -> UUID:
-    return derive_uuid7(return_id, "refund")

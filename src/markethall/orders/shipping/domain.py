@@ -1,6 +1,6 @@
 """The prices of shipping methods."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -51,7 +51,7 @@ def list_options(request: ShippingRequest) -> Iterator[ShippingOption]:
     """Return the methods of the shop that serve the order."""
     for method in request.methods:
         price = rate_price(method.rate, request)
-        if price is not None and (method.pickup or _serves(method.zones, request.destination)):
+        if price is not None and (method.pickup or _serves(method, request.destination)):
             charge = ShippingCharge(method.code, method.name, price, method.tax_class)
             yield ShippingOption(charge, method.pickup, method.delivery)
 
@@ -86,9 +86,8 @@ def rate_price(rate: ShippingRate, request: ShippingRequest) -> int | None:
     return price
 
 
-def _serves(zones: Iterable[ShippingZone], destination: Destination) -> bool:
-    zones = tuple(zones)
-    return not zones or any(_is_within(zone, destination) for zone in zones)
+def _serves(method: NewShippingMethod, destination: Destination) -> bool:
+    return not method.zones or any(_is_within(zone, destination) for zone in method.zones)
 
 
 def _is_within(zone: ShippingZone, destination: Destination) -> bool:

@@ -100,7 +100,9 @@ class CartMergeService:
         merged, changes = merged.look(preview.offers)
         view = self._editor.view(merged, preview, changes)
         # sorted: two merges of the same carts must lock the rows in the same order
-        carts = sorted((merged, source.close_into(target.cart_id, now)), key=_id_of)
+        carts = sorted(
+            (merged, source.close_into(target.cart_id, now)), key=lambda cart: cart.cart_id
+        )
         async with self._database.transaction() as store:
             for cart in carts:
                 await store.save_cart(cart)
@@ -113,10 +115,6 @@ class CartMergeService:
         async with self._database.transaction() as store:
             await store.store_response(attempt, view)
         return view
-
-
-def _id_of(cart: Cart) -> UUID:
-    return cart.cart_id
 
 
 def _invalid(field: str, code: str, message: str) -> ValidationFailed:
