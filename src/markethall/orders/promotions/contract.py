@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Annotated, Final, Protocol, Self
 from uuid import UUID
 
@@ -140,19 +139,15 @@ class PromotionConditions(RequestModel):
 
 _VALUE_FIELDS: Final = ("percent", "amounts", "buy_quantity", "get_quantity")
 # by kind: the required fields, and further allowed fields
-_FIELDS_BY_KIND: Final[Mapping[PromotionKind, tuple[frozenset[str], frozenset[str]]]] = (
-    MappingProxyType(
-        {
-            PromotionKind.PERCENT: (frozenset({"percent"}), frozenset()),
-            PromotionKind.FIXED: (frozenset({"amounts"}), frozenset()),
-            PromotionKind.FREE_SHIPPING: (frozenset(), frozenset()),
-            PromotionKind.BUY_X_GET_Y: (
-                frozenset({"buy_quantity", "get_quantity"}),
-                frozenset({"percent"}),
-            ),
-        }
-    )
-)
+_FIELDS_BY_KIND: Final[Mapping[PromotionKind, tuple[frozenset[str], frozenset[str]]]] = {
+    PromotionKind.PERCENT: (frozenset({"percent"}), frozenset()),
+    PromotionKind.FIXED: (frozenset({"amounts"}), frozenset()),
+    PromotionKind.FREE_SHIPPING: (frozenset(), frozenset()),
+    PromotionKind.BUY_X_GET_Y: (
+        frozenset({"buy_quantity", "get_quantity"}),
+        frozenset({"percent"}),
+    ),
+}
 
 
 class NewPromotion(RequestModel):

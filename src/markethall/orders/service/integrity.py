@@ -176,7 +176,7 @@ class OrderIntegrity:
             )
             until = page.items[-1].payment_id if len(page.items) == _PAGE_SIZE else _LAST_ID
             payments = {state.payment_id: _payment_facts(state) for state in page.items}
-            async for order in self._orders_by_payment(after, until):
+            async for order in self._list_orders(after, until, by_payment=True):
                 yield order, payments.pop(order.payment_id, None)
             for payment in payments.values():
                 yield None, payment
@@ -202,31 +202,25 @@ class OrderIntegrity:
                 # the page may end between the reservations of one order, so the last is read again
                 by_order.popitem()
                 until = next(reversed(by_order))
-            async for order in self._orders_by_id(after, until):
+            async for order in self._list_orders(after, until, by_payment=False):
                 yield order, by_order.pop(order.order_id, ())
             for reservations in by_order.values():
                 yield None, reservations
             after = until
 
-    async def _orders_by_payment(self, after: UUID | None, until: UUID) -> AsyncIterator[OrderLink]:
+    async def _list_orders(
+        self, after: UUID | None, until: UUID, *, by_payment: bool
+    ) -> AsyncIterator[OrderLink]:
+        """Yield the orders with ids, or payment ids, after `after` and up to `until`."""
         while True:
             async with self._snapshots.snapshot() as reads:
-                page = await reads.list_links_by_payment(after, until, _PAGE_SIZE)
+                read = reads.list_links_by_payment if by_payment else reads.list_links_by_order
+                page = await read(after, until, _PAGE_SIZE)
             for order in page:
                 yield order
             if len(page) < _PAGE_SIZE:
                 return
-            after = page[-1].payment_id
-
-    async def _orders_by_id(self, after: UUID | None, until: UUID) -> AsyncIterator[OrderLink]:
-        while True:
-            async with self._snapshots.snapshot() as reads:
-                page = await reads.list_links_by_order(after, until, _PAGE_SIZE)
-            for order in page:
-                yield order
-            if len(page) < _PAGE_SIZE:
-                return
-            after = page[-1].order_id
+            after = page[-1].payment_id if by_payment else page[-1].order_id
 
 
 def _is_settled(order: OrderLink | None, before: datetime) -> bool:

@@ -7,7 +7,6 @@ crash between the commit of an order and the activation of its payment.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import structlog
 
@@ -99,22 +98,17 @@ class PendingOrdersJob:
 
     async def _check(self, orders: Sequence[Order]) -> None:
         ctx = system_context("orders.check_payments")
+        command = ActivatePayments(payment_ids=tuple(order.payment_id for order in orders))
         try:
-            payments = await self._ask_payments(ctx, orders)
+            found = await self._payments.activate(ctx, command)
         except Unavailable as error:
             log.info("order.payment_checks_deferred", count=len(orders), error=repr(error))
             return
+        payments = {payment.payment_id: payment for payment in found.items}
         for order in orders:
             # a call context per order, so that each order's events have their own request id
             order_ctx = system_context("orders.check_payments")
             await self._try_settle(order_ctx, order, payments.get(order.payment_id))
-
-    async def _ask_payments(
-        self, ctx: CallContext, orders: Sequence[Order]
-    ) -> dict[UUID, PaymentSummary]:
-        command = ActivatePayments(payment_ids=tuple(order.payment_id for order in orders))
-        payments = await self._payments.activate(ctx, command)
-        return {payment.payment_id: payment for payment in payments.items}
 
     async def _try_settle(
         self, ctx: CallContext, order: Order, payment: PaymentSummary | None

@@ -11,10 +11,9 @@ from markethall.orders.contract import (
     OrderNotFound,
     OrderPaymentView,
     OrderView,
-    ShippingLineView,
     TimelineEntryView,
 )
-from markethall.orders.domain import Fulfilment, Order, OrderLine, ShippingLine, TimelineEntry
+from markethall.orders.domain import Fulfilment, Order, OrderLine, TimelineEntry
 from markethall.orders.ports import ReadStore
 from markethall.orders.returns.contract import (
     ReceiptView,
@@ -90,7 +89,7 @@ def _to_refund_view(entity: Return, currency: str) -> ReturnRefundView | None:
 
 def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
     """Convert the order. The fields that only staff may see are None unless `for_staff`."""
-    currency = order.currency
+    currency, shipping = order.currency, order.shipping_line
     return OrderView(
         **vars(order)
         | money_fields(order, TOTALS, currency)
@@ -101,7 +100,8 @@ def to_order_view(order: Order, *, for_staff: bool = False) -> OrderView:
             "tax_lines": to_tax_line_views(
                 order.tax_lines, currency, included=order.prices_include_tax
             ),
-            "shipping_line": _to_shipping_line_view(order.shipping_line, currency),
+            "shipping_line": shipping
+            and to_shipping_line_view(shipping.code, shipping.name, shipping.breakdown, currency),
             "payment": OrderPaymentView(
                 payment_id=order.payment_id, status=order.provider_payment_status
             ),
@@ -146,12 +146,6 @@ def to_line_view(line: OrderLine, currency: str) -> OrderLineView:
             ),
         }
     )
-
-
-def _to_shipping_line_view(shipping: ShippingLine | None, currency: str) -> ShippingLineView | None:
-    if shipping is None:
-        return None
-    return to_shipping_line_view(shipping.code, shipping.name, shipping.breakdown, currency)
 
 
 def to_timeline_entry_view(entry: TimelineEntry) -> TimelineEntryView:

@@ -26,10 +26,8 @@ def _amount_column(name: str) -> "sa.Column[int]":
     return sa.Column(name, sa.BigInteger, nullable=False)
 
 
-def _required_column(
-    name: str, kind: "sa.types.TypeEngine[str] | type[sa.Text]"
-) -> "sa.Column[str]":
-    return sa.Column(name, kind, nullable=False)
+def _text_column(name: str) -> "sa.Column[str]":
+    return sa.Column(name, sa.Text, nullable=False)
 
 
 # an object of texts; the limit of its length is enough for all metadata that the API accepts
@@ -48,10 +46,10 @@ orders = sa.Table(
     sa.Column("is_guest", sa.Boolean, nullable=False),
     sa.Column("email", sa.Text),
     sa.Column("email_key", sa.Text),
-    _required_column("status", sa.Text),
-    _required_column("payment_status", sa.Text),
-    _required_column("fulfilment_status", sa.Text),
-    _required_column("currency", sa.Text),
+    _text_column("status"),
+    _text_column("payment_status"),
+    _text_column("fulfilment_status"),
+    _text_column("currency"),
     _amount_column("subtotal"),
     _amount_column("discount"),
     _amount_column("shipping"),
@@ -76,7 +74,7 @@ orders = sa.Table(
     sa.Column("on_hold", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
     sa.Column("payment_id", sa.Uuid, nullable=False),
-    _required_column("provider_payment_status", sa.Text),
+    _text_column("provider_payment_status"),
     sa.Column("payment_version", sa.Integer, nullable=False),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
     # a cart has one order at most; carts are deleted after some time, so there is no foreign key
@@ -161,8 +159,8 @@ lines = sa.Table(
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("product_id", sa.Uuid, nullable=False),
-    _required_column("sku", sa.Text),
-    _required_column("name", sa.Text),
+    _text_column("sku"),
+    _text_column("name"),
     _amount_column("unit_price"),
     sa.Column("quantity", sa.Integer, nullable=False),
     sa.Column("fulfilled", sa.Integer, nullable=False),
@@ -250,13 +248,13 @@ timeline = sa.Table(
     metadata,
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    _required_column("change", sa.Text),
-    _required_column("actor", sa.Text),
+    _text_column("change"),
+    _text_column("actor"),
     timestamp_column("at"),
-    _required_column("reason", sa.Text),
-    _required_column("status", sa.Text),
-    _required_column("payment_status", sa.Text),
-    _required_column("fulfilment_status", sa.Text),
+    _text_column("reason"),
+    _text_column("status"),
+    _text_column("payment_status"),
+    _text_column("fulfilment_status"),
 )
 
 fulfilments = sa.Table(
@@ -264,7 +262,7 @@ fulfilments = sa.Table(
     metadata,
     sa.Column("fulfilment_id", sa.Uuid, primary_key=True),
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False, index=True),
-    _required_column("status", sa.Text),
+    _text_column("status"),
     sa.Column("carrier", sa.Text),
     sa.Column("tracking_number", sa.Text),
     timestamp_column("shipped_at"),

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -172,10 +171,8 @@ def _discounted_units(rule: PromotionRule, units: int) -> int:
 
 _LINE_DISCOUNTS: Final[
     Mapping[PromotionKind, Callable[[PromotionRule, Sequence[LineBreakdown]], list[int]]]
-] = MappingProxyType(
-    {
-        PromotionKind.PERCENT: _percent_off,
-        PromotionKind.FIXED: _amount_off,
-        PromotionKind.BUY_X_GET_Y: _cheapest_units_off,
-    }
-)
+] = {
+    PromotionKind.PERCENT: _percent_off,
+    PromotionKind.FIXED: _amount_off,
+    PromotionKind.BUY_X_GET_Y: _cheapest_units_off,
+}
