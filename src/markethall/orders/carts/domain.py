@@ -32,6 +32,28 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.metadata import MAX_METADATA_ENTRIES
 from markethall.shared.kernel.money import Money
 
+# fields that a merge takes from the other cart if the cart lacks them
+_INHERITED_FIELDS: Final = (
+    "email",
+    "shipping_address",
+    "billing_address",
+    "shipping_method",
+    "currency",
+    "voucher_code",
+    "note",
+)
+_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
+# the field of the cart that causes an error of pricing
+_FIELD_BY_ERROR: Final[Mapping[type[DomainError], str]] = {
+    OrderCurrencyMismatch: "/currency",
+    CountryNotServed: "/shipping_address/country",
+    RegionRequired: "/shipping_address/region",
+    ShippingUnavailable: "/shipping_method",
+    TotalTooLarge: "/lines",
+    VoucherInvalid: "/voucher_code",
+    VoucherExhausted: "/voucher_code",
+}
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -131,19 +153,6 @@ class CartLine:
 def _usable(offer: Offer, quantity: int) -> int:
     """Return the available units, at most the quantity."""
     return max(0, min(offer.available, quantity))
-
-
-# fields that a merge takes from the other cart if the cart lacks them
-_INHERITED_FIELDS: Final = (
-    "email",
-    "shipping_address",
-    "billing_address",
-    "shipping_method",
-    "currency",
-    "voucher_code",
-    "note",
-)
-_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -288,18 +297,6 @@ def _limited(lines: Mapping[UUID, CartLine]) -> tuple[CartLine, ...]:
     if len(lines) > MAX_LINES:
         raise TooManyCartLines(limit=MAX_LINES)
     return tuple(lines.values())
-
-
-# the field of the cart that causes an error of pricing
-_FIELD_BY_ERROR: Final[Mapping[type[DomainError], str]] = {
-    OrderCurrencyMismatch: "/currency",
-    CountryNotServed: "/shipping_address/country",
-    RegionRequired: "/shipping_address/region",
-    ShippingUnavailable: "/shipping_method",
-    TotalTooLarge: "/lines",
-    VoucherInvalid: "/voucher_code",
-    VoucherExhausted: "/voucher_code",
-}
 
 
 def find_missing_fields(cart: Cart) -> Iterator[ReadinessProblem]:

@@ -39,6 +39,7 @@ from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.persistence.database import Database, ReadDatabase
 
 _PROMOTION_ID: Final = TypeAdapter(UUID)
+_NO_HISTORY: Final = CustomerHistory()
 
 
 class PromotionService:
@@ -159,9 +160,6 @@ def _require(promotion: Promotion | None, promotion_id: UUID) -> Promotion:
     if promotion is None:
         raise PromotionNotFound(promotion_id=str(promotion_id))
     return promotion
-
-
-_NO_HISTORY: Final = CustomerHistory()
 
 
 class PromotionFinder:

@@ -18,12 +18,12 @@ from markethall.payments.contract import PaymentStatus, PaymentSummary
 from markethall.shared.kernel.call_context import CallContext
 
 log = structlog.get_logger("markethall.orders")
-
 REFUNDED_IN_FULL = "the payment was refunded in full"
 _END_REASONS = {
     PaymentStatus.VOIDED.value: "the payment was voided",
     PaymentStatus.EXPIRED.value: "the authorization of the payment has expired",
 }
+_RESERVATION_EXPIRED = "the reservation of its stock has expired"
 
 
 def apply_payment(
@@ -68,9 +68,6 @@ def _apply_capture(order: Order, payment: PaymentSummary, audit: AuditInfo) -> O
         return cancelled_event(order, REFUNDED_IN_FULL)
     order.pay(audit)
     return paid_event(order)
-
-
-_RESERVATION_EXPIRED = "the reservation of its stock has expired"
 
 
 class PaymentDeadlines:

@@ -10,6 +10,9 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 from uuid import UUID
 
+# the key of the shipping charge, where lines are identified by key
+SHIPPING_KEY: Final = UUID(int=0)
+
 
 def split_amount(amount: int, weights: Sequence[int]) -> list[int]:
     """Divide the amount in proportion to the weights, by the largest-remainder method.
@@ -58,10 +61,6 @@ class LineShare(NamedTuple):
     def amount(self) -> int:
         """The amount that the customer pays for these units."""
         return self.price - self.discount + self.tax
-
-
-# the key of the shipping charge, where lines are identified by key
-SHIPPING_KEY: Final = UUID(int=0)
 
 
 @dataclass(frozen=True)
