@@ -7,8 +7,7 @@ variations. Source: https://github.com/woocommerce/woocommerce/wiki/Product-CSV-
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.text_keys import label_key
@@ -65,7 +64,7 @@ class VariableProduct:
     line: int
     family: str
     is_valid: bool
-    values: Mapping[str, Any] = MappingProxyType({})
+    values: Mapping[str, Any] = field(default_factory=dict)
     attribute_names: frozenset[str] = frozenset()
 
 
