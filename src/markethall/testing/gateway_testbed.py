@@ -1,4 +1,4 @@
-"""A payment gateway under test, with access to the data of its provider, and checks of it."""
+"""A testbed for a payment gateway, and functions that test the gateway with it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The order: its commands."""
+"""An order, with all methods that change it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

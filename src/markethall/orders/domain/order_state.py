@@ -108,7 +108,8 @@ class OrderState:
     included_tax: int = 0
     shipping_line: ShippingLine | None = None
     number_prefix: str = DEFAULT_NUMBER_PREFIX
-    # the terms of the promotions with which the order was placed; an edit may drop some of these
+    # the terms of the promotions with which the order was placed; they stay here even if an edit
+    # drops the discount
     promotions: tuple[PromotionRule, ...] = ()
     # fields that staff maintain; if `on_hold` is true, nothing may be shipped
     tags: tuple[str, ...] = ()

@@ -55,7 +55,7 @@ class DraftOrder:
         return tuple((line.product_id, units[line.product_id]) for line in self.fields.lines)
 
     def to_quote_request(self, offers: Mapping[UUID, Offer]) -> QuoteRequest:
-        """Build the request for a preview of the products that are sold."""
+        """Build the request for a preview of the price, without the products that are not sold."""
         fields = self.fields
         return QuoteRequest(
             customer_id=self.buyer_id,

@@ -205,8 +205,9 @@ order_edits = sa.Table(
     _amount_column("total"),
     timestamp_column("created_at"),
     sa.Column("status", sa.Text, nullable=False, server_default="applied"),
-    # The columns are only for an edit that makes a paid order cost more: its additional payment,
-    # and the reservation of the additional units. While it is open, `content` is the edit to apply.
+    # The columns below are null or 0, unless the edit makes a paid order cost more. They describe
+    # the additional payment, and the reservation of the additional units. `content` is the edit to
+    # apply; it is null unless the edit is open.
     sa.Column("payment_id", sa.Uuid),
     sa.Column("amount", sa.BigInteger),
     sa.Column("refunded", sa.BigInteger, nullable=False, server_default="0"),

@@ -112,11 +112,11 @@ class Inbox(Protocol):
         """Make the processed and dead deliveries of an event due again; return how many."""
 
     async def measure_backlog(self) -> Backlog:
-        """Return the backlog of deliveries that are not processed.
+        """Return the number of waiting deliveries, and when the oldest was received.
 
-        `oldest_at` is when the oldest of them was received. It leaves out deliveries that wait on
-        purpose: those whose handler has raised RetryLater, and those behind an earlier delivery of
-        their key.
+        Dead letters are not included. `oldest_at` leaves out deliveries that wait on purpose: those
+        whose handler has raised RetryLater, and those behind an earlier delivery of their key.
+        `count` includes them.
         """
 
     async def purge(self, before: datetime) -> int:
