@@ -269,7 +269,7 @@ class Cart:
         return (self if lines == self.lines else replace(self, lines=lines)), changes
 
     def to_quote_request(self, offers: Mapping[UUID, Offer]) -> QuoteRequest:
-        """Build the request for a preview of the lines whose products are still sold."""
+        """Build the request for a preview of the price, without the products that are not sold."""
         return QuoteRequest(
             customer_id=self.user_id,
             lines=tuple(
