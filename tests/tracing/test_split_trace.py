@@ -30,6 +30,7 @@ CALLS = {
     "inventory.commit",
 }
 EVENTS = {"orders.on_payment_captured", "orders.on_order_paid"}
+READ = "GET /products/{product_id}"
 REQUESTS = {"POST /orders", "POST /payments/{payment_id}/confirm"}
 
 
@@ -50,6 +51,24 @@ async def buy(shop: Shop, trace_id: str) -> tuple[Person, str]:
     expect_status(await shop.send("POST", path, buyer, json=method, headers=paying), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
     return buyer, order["order_id"]
+
+
+async def read_from_redis(shop: Shop, collector: Collector) -> list[CollectedSpan]:
+    """Read new products, each in its own trace, until a read asks Redis. Return its spans.
+
+    A read does not ask Redis while the invalidation of its product waits to be sent. So each
+    product is read after the next one has been created.
+    """
+    created = await shop.product()
+    async with asyncio.timeout(60):
+        while True:
+            trace_id, product_id = secrets.token_hex(16), created["product_id"]
+            created = await shop.product()
+            headers = {"traceparent": f"00-{trace_id}-{'c' * 16}-01"}
+            expect_status(await shop.send("GET", f"/products/{product_id}", headers=headers), 200)
+            spans = await wait_for_spans(collector, trace_id, {READ})
+            if with_system(spans, "redis"):
+                return spans
 
 
 async def wait_for_spans(collector: Collector, trace_id: str, names: set[str]) -> list[Any]:
@@ -83,18 +102,20 @@ async def test_purchase_through_four_services_is_one_trace(
             await shop.sign_in_admin(*ADMIN)
             await buy(shop, trace_id)
             spans = await wait_for_spans(collector, trace_id, CALLS | EVENTS | REQUESTS)
+            spans_of_read = await read_from_redis(shop, collector)
         every = collector.all_spans()
     write_if_wanted(spans)
 
     assert {span.service for span in spans} == SERVICES
     assert [span.name for span in spans if span.parent_id not in ids(spans)] == [
-        "GET /products/{product_id}",
+        READ,
         "POST /orders",
         "POST /payments/{payment_id}/confirm",
     ]
     assert len([span for span in spans if span.name == "POST /orders"]) == 1
     assert {span.service for span in with_system(spans, "postgresql")} == SERVICES
-    assert with_system(spans, "redis")
+    (read,) = (span for span in spans_of_read if span.name == READ)
+    assert {span.parent_id for span in with_system(spans_of_read, "redis")} == {read.span_id}
     # background work, such as polls, begins no trace, so each trace begins with a request
     assert {span.kind for span in every if not span.parent_id} == {SERVER}
     assert "correct horse" not in repr(every)
