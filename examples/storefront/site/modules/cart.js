@@ -56,7 +56,9 @@ export async function createCart(lines) {
 export function addUnits(productId, quantity) {
   return withLock("storefront.cart", async () => {
     const cart = await readCart();
-    if (cart?.status !== "open") return createCart([{ product_id: productId, quantity }]);
+    // Empty at first: other tabs see the stored id a moment later, and they may read it when this
+    // lock ends. The request that adds the units is between.
+    if (cart?.status !== "open") await createCart([]);
     return changeCart((latest) => {
       const known = latest.cart.lines.find((line) => line.product_id === productId)?.quantity ?? 0;
       return putLine(latest, productId, Math.min(known + quantity, MAX_QUANTITY));
