@@ -15,7 +15,13 @@ from tests.browser.chromium import (
     static_site,
 )
 from tests.browser.storefront_process import running_storefront
-from tests.browser.storefront_tab import Storefront, Tab, filled_storefront, opened_tab
+from tests.browser.storefront_tab import (
+    AddShirt,
+    Storefront,
+    Tab,
+    filled_storefront,
+    opened_tab,
+)
 from tests.e2e.servers import free_port, running
 
 NO_CHROMIUM: Final = (
@@ -83,3 +89,20 @@ async def tab(chromium: Browser, shop: Storefront) -> AsyncIterator[Tab]:
     """A tab with an empty storage."""
     async with opened_tab(chromium, shop) as found:
         yield found
+
+
+@pytest.fixture
+def add_shirt(shop: Storefront) -> Iterator[AddShirt]:
+    """Return a function that adds a product for this test, by its SKU.
+
+    The products are archived after the test, because other tests count the listed products.
+    """
+    added = []
+
+    def add(sku: str, *, stock: int = 5) -> None:
+        shop.staff.add_shirt(sku, stock=stock)
+        added.append(sku)
+
+    yield add
+    for sku in added:
+        shop.staff.change_product(sku, status="archived")

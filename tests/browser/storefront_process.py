@@ -92,7 +92,7 @@ class Staff:
         return str(self.get(f"/products/by-sku/{sku}").json()["product_id"])
 
     def add_shirt(self, sku: str, *, stock: int = 5) -> None:
-        """Add a product that no other test uses."""
+        """Add a product that is alone in its family."""
         price = {"amount": 4990, "currency": "EUR"}
         product = {"sku": sku, "name": f"Shirt {sku}", "price": price, "family": sku.lower()}
         self.post("/products", product)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -24,6 +24,10 @@ ADDRESS: Final = {
     "Postal code": "10115",
     "City": "Berlin",
 }
+
+
+class AddShirt(Protocol):
+    def __call__(self, sku: str, *, stock: int = 5) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.storefront_tab import WIDTHS, Storefront, Tab, opened_tab, second_tab
+from tests.browser.storefront_tab import WIDTHS, AddShirt, Storefront, Tab, opened_tab, second_tab
 
 VOUCHER_ERROR: Final = "#voucher-message"
 
@@ -80,9 +80,9 @@ async def test_exhausted_and_unfit_vouchers_are_explained(tab: Tab) -> None:
         await expect(page.locator(VOUCHER_ERROR)).to_contain_text(text)
 
 
-async def test_changes_since_the_last_look_are_shown_once(tab: Tab) -> None:
+async def test_changes_since_the_last_look_are_shown_once(tab: Tab, add_shirt: AddShirt) -> None:
     page, staff = tab.page, tab.shop.staff
-    staff.add_shirt("CHANGES")
+    add_shirt("CHANGES")
     await tab.put_into_cart("changes", "CHANGES")
     await page.get_by_label("Quantity").fill("2")
     await page.get_by_role("button", name="Add to cart").click()
@@ -106,9 +106,11 @@ async def test_changes_since_the_last_look_are_shown_once(tab: Tab) -> None:
     await expect(changes).to_be_empty()
 
 
-async def test_product_that_is_not_sold_any_more_can_be_removed(tab: Tab) -> None:
+async def test_product_that_is_not_sold_any_more_can_be_removed(
+    tab: Tab, add_shirt: AddShirt
+) -> None:
     page, staff = tab.page, tab.shop.staff
-    staff.add_shirt("ARCHIVED")
+    add_shirt("ARCHIVED")
     await tab.put_shirt_into_cart()
     await tab.put_into_cart("archived", "ARCHIVED")
     staff.change_product("ARCHIVED", status="archived")

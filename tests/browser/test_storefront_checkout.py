@@ -12,6 +12,7 @@ from tests.browser.storefront_tab import (
     EMAIL,
     PASSWORD,
     WIDTHS,
+    AddShirt,
     Storefront,
     Tab,
     lose_response,
@@ -162,9 +163,9 @@ async def test_orders_of_two_tabs_are_one_order(tab: Tab) -> None:
     assert await tab.count_orders() == 1
 
 
-async def test_changed_total_is_shown_before_the_order(tab: Tab) -> None:
+async def test_changed_total_is_shown_before_the_order(tab: Tab, add_shirt: AddShirt) -> None:
     page, staff = tab.page, tab.shop.staff
-    staff.add_shirt("DEARER")
+    add_shirt("DEARER")
     await tab.put_into_cart("dearer", "DEARER")
     await tab.open_checkout()
     await tab.fill_email()
@@ -217,9 +218,9 @@ async def test_checkout_shows_what_is_missing_and_what_the_api_refuses(tab: Tab)
     await expect(page.locator("#email[aria-invalid]")).to_have_count(0)
 
 
-async def test_order_of_too_many_units_names_the_product(tab: Tab) -> None:
+async def test_order_of_too_many_units_names_the_product(tab: Tab, add_shirt: AddShirt) -> None:
     page, staff = tab.page, tab.shop.staff
-    staff.add_shirt("FEW", stock=2)
+    add_shirt("FEW", stock=2)
     await tab.put_into_cart("few", "FEW")
     await tab.open_checkout()
     await tab.fill_email()

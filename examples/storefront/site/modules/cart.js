@@ -38,9 +38,9 @@ export async function readCart() {
   }
 }
 
-/** Create the cart. Throws problems, as all functions below. */
-export async function createCart(lines) {
-  const call = () => shop.POST("/carts", { params: { header: idempotencyKey() }, body: { lines } });
+/** Create an empty cart. Throws problems, as all functions below. */
+export async function createCart() {
+  const call = () => shop.POST("/carts", { params: { header: idempotencyKey() }, body: { lines: [] } });
   await ensureBuyer();
   try {
     return await receive(call());
@@ -56,9 +56,9 @@ export async function createCart(lines) {
 export function addUnits(productId, quantity) {
   return withLock("storefront.cart", async () => {
     const cart = await readCart();
-    // Empty at first: other tabs see the stored id a moment later, and they may read it when this
-    // lock ends. The request that adds the units is between.
-    if (cart?.status !== "open") await createCart([]);
+    // Another tab sees the stored id of the new cart a moment later, and reads it when this lock ends.
+    // The request that adds the units leaves time for that.
+    if (cart?.status !== "open") await createCart();
     return changeCart((latest) => {
       const known = latest.cart.lines.find((line) => line.product_id === productId)?.quantity ?? 0;
       return putLine(latest, productId, Math.min(known + quantity, MAX_QUANTITY));

@@ -54,7 +54,7 @@ async function mergeCart(guest) {
   const source = await readGuestCart(cartIdOf(guest));
   if (source?.status === "open" && source.lines.length > 0) {
     const own = await readCart();
-    const target = own?.status === "open" ? own : await createCart([]);
+    const target = own?.status === "open" ? own : await createCart();
     await unwrap(shop.POST("/carts/{cart_id}/merge", {
       params: { path: { cart_id: target.cart_id }, header: idempotencyKey() },
       body: { source_cart_id: source.cart_id, guest_token: guestTokens.load().access_token },

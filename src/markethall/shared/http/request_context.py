@@ -249,7 +249,7 @@ class RequestContext:
     def trace_fields(self) -> dict[str, str]:
         """Return the log fields that link this request to requests of other processes."""
         fields = {}
-        if b"traceparent" in self._headers and (traceparent := self._traceparent):
+        if traceparent := self._traceparent:
             fields["trace_id"] = traceparent.split("-")[1]
         if service := self.state.get("service_identity"):
             fields["caller"] = service.caller

@@ -105,14 +105,12 @@ class ResponseCacheMiddleware:
             await self._app(scope, receive, send)
             return
         headers = [header for header in scope["headers"] if header[0] in _READ_HEADERS]
-        if_none_match = accept_language = b""
-        if headers:
-            if _value(headers, b"authorization"):
-                await self._app(scope, receive, send)
-                return
-            if_none_match = _value(headers, b"if-none-match")
-            accept_language = _value(headers, b"accept-language")
+        if _value(headers, b"authorization"):
+            await self._app(scope, receive, send)
+            return
+        if_none_match = _value(headers, b"if-none-match")
         resource = scope["path"], scope["query_string"]
+        accept_language = _value(headers, b"accept-language")
         response = self.get(resource, accept_language)
         if response is None:
             await self._forward(resource, accept_language, if_none_match, scope, receive, send)
